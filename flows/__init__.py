@@ -1,0 +1,1 @@
+"""The DAG, its command line and its Prefect flow. Everything below it is in `ssl_tasks`."""

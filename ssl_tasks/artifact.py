@@ -1,0 +1,122 @@
+"""Artifacts: what passes between stages. A handle is small; the data stays in the store.
+
+    artifact = store.lookup(fingerprint)
+    artifact.table("rows.parquet").num_rows
+    artifact.manifest.measured["modality"]
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict
+
+from ssl_tasks.config import digest
+
+if TYPE_CHECKING:
+    from ssl_tasks.store import Store
+
+
+class FileEntry(BaseModel):
+    """One file of an artifact. A rendering (HTML, PNG) may hold times and is no part of the data checksum."""
+
+    model_config = ConfigDict(frozen=True)
+    bytes: int
+    sha256: str
+    rendering: bool = False
+
+
+class Manifest(BaseModel):
+    """What `objects/<fingerprint>/manifest.json` says. It is written last: where it exists, the data is whole."""
+
+    model_config = ConfigDict(frozen=True)
+    fingerprint: str
+    attempt: str
+    stage: str
+    versions: dict[str, int]
+    config: dict[str, Any]
+    """Semantic fields that differ from their defaults, as hashed."""
+    parents: dict[str, str]
+    """Fingerprints by the parent stage's name."""
+    rows: int
+    files: dict[str, FileEntry]
+    measured: dict[str, Any]
+    schemas: dict[str, str] = {}
+    """Arrow schema, as text, of each table and shard family."""
+    started: float
+    seconds: float
+    libraries: dict[str, str]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all files together."""
+        return sum(entry.bytes for entry in self.files.values())
+
+    @property
+    def data_checksum(self) -> str:
+        """Equal for two artifacts exactly where their data files are equal."""
+        return digest({name: entry.sha256 for name, entry in self.files.items() if not entry.rendering})
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A handle: where an artifact is and how many rows it has."""
+
+    uri: str
+    """URI of the store, without the fingerprint."""
+    fingerprint: str
+    stage: str
+    rows: int
+
+    @property
+    def store(self) -> Store:
+        """The store that holds this artifact, opened once per process."""
+        return _store(self.uri)
+
+    @property
+    def location(self) -> str:
+        """Full URI of the artifact's folder."""
+        return f"{self.uri.rstrip('/')}/objects/{self.fingerprint}"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest, read once per process and attempt."""
+        return self.store.manifest(self.fingerprint)
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """What the stage measured."""
+        return self.manifest.measured
+
+    def path(self, name: str) -> Path:
+        """Local path of one file; on object storage a copy in this node's bounded cache."""
+        return self.store.local_path(self, name)
+
+    def names(self, prefix: str = "") -> list[str]:
+        """File names below `prefix`, sorted."""
+        return sorted(name for name in self.manifest.files if name.startswith(prefix))
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """A Parquet file as an Arrow table."""
+        return pq.read_table(self.path(name), columns=columns)
+
+    def json(self, name: str) -> Any:
+        """A JSON file."""
+        return json.loads(self.path(name).read_text())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, for Prefect and for Ray."""
+        return asdict(self)
+
+
+@functools.lru_cache(maxsize=8)
+def _store(uri: str) -> Store:
+    from ssl_tasks.store import Store  # the store imports this module
+
+    return Store.open(uri)

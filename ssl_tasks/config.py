@@ -1,0 +1,129 @@
+"""What all configs share: frozen pydantic models whose fields are semantic or execution.
+
+A semantic field is part of an artifact's fingerprint; an execution field (workers, threads, cadence) is not,
+so that a run may move to another cluster and keep its cache.
+
+    class CleanConfig(Config):
+        error_budget: float = 0.01
+        workers: int = execution(0)
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ssl_tasks.errors import RequestError
+
+
+class Config(BaseModel):
+    """A frozen section of a recipe; unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def execution(default: Any, **constraints: Any) -> Any:
+    """A field that changes how a stage runs and not what it makes: left out of the fingerprint."""
+    return Field(default, json_schema_extra={"execution": True}, **constraints)
+
+
+def is_execution(config: type[BaseModel], field: str) -> bool:
+    """Whether `field` of `config` was declared with `execution(...)`."""
+    extra = config.model_fields[field].json_schema_extra
+    return isinstance(extra, dict) and bool(extra.get("execution"))
+
+
+def semantic(config: BaseModel) -> dict[str, Any]:
+    """The semantic fields that differ from their defaults, as JSON values.
+
+    Defaults are left out so that a new field, at its default, changes no existing fingerprint; a default whose
+    meaning changes needs a new stage version instead.
+    """
+    kept: dict[str, Any] = {}
+    for name, info in type(config).model_fields.items():
+        if is_execution(type(config), name):
+            continue
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            nested = semantic(value)
+            if nested:
+                kept[name] = nested
+        elif info.is_required() or value != info.get_default(call_default_factory=True):
+            kept[name] = config.model_dump(mode="json", include={name})[name]
+    return kept
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with one spelling per value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any) -> str:
+    """sha256 of the canonical JSON of `value`, as 64 hex digits."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes` laid over it, section by section; neither is changed."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = deep_merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`section.key=value` as a nested mapping; the value is read as YAML, so `[1, 2]` and `1e-3` work.
+
+    Raises:
+        RequestError: without `=`, with an empty key, or with a value that is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RequestError(f"--set {text}: expected section.key=value")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RequestError(f"--set {key}: the value is not valid YAML: {value!r}") from error
+    nested: Any = parsed
+    for part in reversed(parts):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def explain(error: ValidationError, model: type[BaseModel], where: str) -> RequestError:
+    """A pydantic error as one message a user can act on, naming each key by its path."""
+    lines = []
+    for item in error.errors():
+        path = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        if item["type"] == "extra_forbidden":
+            hint = _closest(path.rpartition(".")[2], _keys_at(model, item["loc"][:-1]))
+            lines.append(f"{path}: unknown key{hint}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            given = item.get("input")
+            shown = f" (got {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
+            lines.append(f"{path}: {message}{shown}")
+    return RequestError(f"{where}: " + "; ".join(lines))
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    current: Any = model
+    for part in loc:
+        info = getattr(current, "model_fields", {}).get(part)
+        current = getattr(info, "annotation", None)
+    return list(getattr(current, "model_fields", {}))
+
+
+def _closest(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f", did you mean {near[0]!r}?"
+    return f" (known here: {', '.join(sorted(known))})" if known else ""

@@ -1,0 +1,110 @@
+"""The method contract: an `nn.Module` that owns a backbone and says which views it needs.
+
+One file per method holds its config, module and loss; one line in `methods/__init__.py` lists it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_tasks.config import Config
+
+
+class MethodConfig(Config):
+    """Hyper-parameters of a method, defaults from its paper."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """Which views of a sample a method needs: `augment` follows the recipe's policy, `plain` is the sample."""
+
+    policies: tuple[Literal["augment", "plain"], ...]
+
+
+@dataclass
+class Batch:
+    """What one rank sees in one (micro) step; B rows, the same for any number of workers once put together."""
+
+    views: list[Tensor]
+    """Normalized float inputs on the device, one tensor per view: (B, C, H, W) or (B, D)."""
+    positions: Tensor
+    """(B,) int64, the rows' positions in the payload."""
+    keys: Tensor
+    """(B,) int64, random per (seed, step, sample): all of a method's own noise is drawn from them."""
+
+
+@dataclass(frozen=True)
+class TrainStats:
+    """What `prepare` may look at: train rows only."""
+
+    num_rows: int
+    sample: Tensor
+    """(N, C, H, W) or (N, D) normalized inputs of at most 10,000 train rows, drawn with the run's seed."""
+
+
+class Method(nn.Module):
+    """Base of every method. DDP wraps it, so the loss is computed in `forward`."""
+
+    views: ClassVar[ViewSpec]
+    phases: ClassVar[tuple[str, ...]] = ("main",)
+    """One forward, backward and optimizer step for each phase and batch."""
+    couples_batch: ClassVar[bool] = False
+    """Whether a row's loss depends on other rows (negatives): then a batch cannot be accumulated in parts."""
+
+    backbone: nn.Module
+    """What transfers: input -> (B, num_features)."""
+
+    def prepare(self, stats: TrainStats) -> None:
+        """Compute what is needed once from train rows, into buffers, before step 0."""
+
+    def before_epoch(self, embed: Callable[[], Tensor]) -> None:
+        """Called at the start of every epoch; `embed()` gives features of all train rows, in payload order."""
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """`loss` (mean over this rank's rows) and detached scalars to log."""
+        raise NotImplementedError
+
+    def after_step(self, progress: float) -> None:
+        """Called after each optimizer step with the share of training that is done: teachers, queues."""
+
+    def param_groups(self, phase: str) -> list[dict[str, Any]]:
+        """What the phase's optimizer moves; biases and norms without weight decay."""
+        decay, plain = split_decay(self.named_parameters())
+        return [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def split_decay(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Parameters with two or more dimensions, and the rest (biases, norms), which take no weight decay."""
+    decay: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for _, parameter in named:
+        if parameter.requires_grad:
+            (decay if parameter.ndim >= 2 else plain).append(parameter)
+    return decay, plain
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What the listing knows of a method."""
+
+    name: str
+    config: type[MethodConfig]
+    build: Callable[[Any, nn.Module, tuple[int, ...]], Method]
+    """`build(config, backbone, input_shape)`; input_shape is (C, H, W) or (D,)."""
+    modalities: tuple[str, ...]
+    paper: str
+    """Title and arXiv number or venue."""
+    version: int = 1
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+def is_float(tensor: Tensor) -> bool:
+    """Whether a buffer takes part in averaging (counters do not)."""
+    return tensor.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)

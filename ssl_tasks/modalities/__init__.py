@@ -1,0 +1,38 @@
+"""The modalities there are: one file each and one line here."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import TYPE_CHECKING
+
+from ssl_tasks.errors import RequestError
+
+if TYPE_CHECKING:
+    from ssl_tasks.modalities.base import Modality
+
+MODALITIES = {
+    "image": "ssl_tasks.modalities.image",
+    "tabular": "ssl_tasks.modalities.tabular",
+}
+VERSIONS = {"image": 1, "tabular": 1}
+"""Beside the names and not in the files, so that a cached run imports none of them."""
+
+
+@functools.cache
+def modality(name: str) -> Modality:
+    """The modality called `name`.
+
+    Raises:
+        RequestError: there is none of that name.
+    """
+    require(name)
+    loaded: Modality = importlib.import_module(MODALITIES[name]).MODALITY
+    return loaded
+
+
+def require(name: str) -> str:
+    """`name`, if there is such a modality."""
+    if name not in MODALITIES:
+        raise RequestError(f"ingest.modality: no modality {name!r}; there are {', '.join(MODALITIES)}")
+    return name

@@ -1,0 +1,115 @@
+"""Names of files, columns and splits that stages agree on, and the Arrow schemas of the tables.
+
+Every table is keyed by `row`, the sample's number in the ingest artifact. Where a table holds the kept rows
+only (`assignment`, `splits`, the payload, the embeddings), they stand in ascending order of `row`; a sample's
+place there is its `position`, the same in all of them.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+ROW = "row"
+SAMPLE_ID = "sample_id"
+CONTENT_ID = "content_id"
+SOURCE = "source"
+GROUP_ID = "group_id"
+DOMAIN = "domain"
+SPLIT = "split"
+LABEL = "label"
+PAYLOAD = "payload"
+LABEL_KEY = "label_key"
+
+TRAIN, VAL, TEST = "train", "val", "test"
+SPLITS = (TRAIN, VAL, TEST)
+
+ROWS_FILE = "rows.parquet"
+GROUPS_FILE = "groups.parquet"
+QUARANTINE_FILE = "quarantine.parquet"
+ASSIGNMENT_FILE = "assignment.parquet"
+SPLITS_FILE = "splits.parquet"
+STATS_FILE = "stats.json"
+VIEWS_FILE = "views.json"
+METRICS_FILE = "metrics.parquet"
+HEALTH_FILE = "health.parquet"
+COMPARISONS_FILE = "comparisons.parquet"
+PREDICTIONS_FILE = "predictions.parquet"
+
+BOX = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("w", pa.float32()), ("h", pa.float32())])
+
+ROWS = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(SAMPLE_ID, pa.string(), nullable=False),
+        pa.field(CONTENT_ID, pa.string(), nullable=False),
+        pa.field(SOURCE, pa.string(), nullable=False),
+        pa.field(GROUP_ID, pa.string()),
+        pa.field(DOMAIN, pa.string()),
+        pa.field(SPLIT, pa.string()),
+        pa.field(LABEL, pa.string()),
+        pa.field("labels", pa.list_(pa.string())),
+        pa.field("number", pa.float64()),
+        pa.field("text", pa.string()),
+        pa.field("mask", pa.large_binary()),
+        pa.field("boxes", pa.list_(BOX)),
+    ]
+)
+"""Identity, groups, domain, given split and typed targets of every sample; any target may be null."""
+
+GROUPS = pa.schema([pa.field(ROW, pa.int64(), nullable=False), pa.field(GROUP_ID, pa.string(), nullable=False)])
+
+QUARANTINE = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(SAMPLE_ID, pa.string(), nullable=False),
+        pa.field(SOURCE, pa.string(), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("detail", pa.string()),
+    ]
+)
+
+ASSIGNMENT = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(GROUP_ID, pa.string(), nullable=False),
+        pa.field(SPLIT, pa.string(), nullable=False),
+    ]
+)
+
+SPLIT_ROWS = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(SAMPLE_ID, pa.string(), nullable=False),
+        pa.field(GROUP_ID, pa.string(), nullable=False),
+        pa.field(DOMAIN, pa.string()),
+        pa.field(SPLIT, pa.string(), nullable=False),
+        pa.field(LABEL, pa.string()),
+        pa.field(LABEL_KEY, pa.int64(), nullable=False),
+    ]
+)
+"""`label_key` is random per row: a label budget of any seed is a prefix of an order that is drawn from it."""
+
+TRANSFER = pa.schema(
+    [
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        pa.field("num_labels", pa.int64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+"""`method` is the pretext method's name, `random_init` (same backbone, untrained) or `from_scratch`."""
+
+
+def align(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with exactly the columns of `schema`: what is missing becomes null, what is more is refused."""
+    unknown = set(table.column_names) - set(schema.names)
+    assert not unknown, f"columns outside the schema: {sorted(unknown)}"
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

@@ -1,0 +1,82 @@
+"""Where a stage writes: files below one attempt, each with its size and checksum. Picklable, for workers."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_tasks.artifact import Artifact, FileEntry
+
+
+@dataclass
+class Output:
+    """The `out` of a stage. `artifact(...)` ends it; the manifest is written by `materialize` after that."""
+
+    uri: str
+    fingerprint: str
+    attempt: str
+    stage: str
+    entries: dict[str, FileEntry] = field(default_factory=dict)
+    schemas: dict[str, str] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @contextlib.contextmanager
+    def file(self, name: str, *, rendering: bool = False) -> Iterator[Path]:
+        """A local path to write `name` to; on leaving, it is hashed and, on object storage, uploaded.
+
+        Args:
+            name: relative, the same for equal inputs: no random names.
+            rendering: for what is looked at (HTML, PNG) and may hold times; no part of the data checksum.
+        """
+        store = Artifact(self.uri, self.fingerprint, self.stage, 0).store
+        target = store.full(f"objects/{self.fingerprint}/{self.attempt}/{name}")
+        if store.is_local:
+            path = Path(target)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield path
+            self._record(name, path, rendering)
+            return
+        with tempfile.TemporaryDirectory(prefix="pretextflow-") as folder:
+            path = Path(folder) / Path(name).name
+            yield path
+            with open(path, "rb") as source, store.fs.open_output_stream(target) as sink:
+                shutil.copyfileobj(source, sink, 1 << 20)
+            self._record(name, path, rendering)
+
+    def _record(self, name: str, path: Path, rendering: bool) -> None:
+        with open(path, "rb") as stream:
+            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+            os.fsync(stream.fileno())
+        self.entries[name] = FileEntry(bytes=path.stat().st_size, sha256=checksum, rendering=rendering)
+
+    def table(self, name: str, table: pa.Table) -> None:
+        """Write a Parquet table."""
+        with self.file(name) as path:
+            pq.write_table(table, path, compression="zstd")
+        self.schemas[name] = table.schema.to_string(show_schema_metadata=False)
+
+    def json(self, name: str, value: Any) -> None:
+        """Write JSON with sorted keys."""
+        with self.file(name) as path:
+            path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
+
+    def merge(self, other: Output) -> None:
+        """Take over what a worker wrote through its own copy of this output."""
+        self.entries.update(other.entries)
+        self.schemas.update(other.schemas)
+
+    def artifact(self, *, rows: int, measured: Mapping[str, Any] | None = None) -> Artifact:
+        """End the stage: its handle, with what it measured."""
+        self.measured = dict(measured or {})
+        return Artifact(self.uri, self.fingerprint, self.stage, rows)

@@ -1,0 +1,38 @@
+"""The transfer strategies there are. Adding one is one file and one line in `STRATEGIES`."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ssl_tasks.errors import RequestError
+
+if TYPE_CHECKING:
+    from ssl_tasks.transfer.base import Strategy
+
+STRATEGIES = {
+    "linear_probe": "ssl_tasks.transfer.linear_probe",
+    "knn": "ssl_tasks.transfer.knn",
+    "from_scratch": "ssl_tasks.transfer.from_scratch",
+}
+"""Name and module; each module's `STRATEGY` is loaded when somebody asks."""
+
+BASELINE = "from_scratch"
+"""Runs whenever another strategy does, and is no way to reuse an encoder."""
+
+
+def names() -> list[str]:
+    """The strategies that a recipe may list."""
+    return sorted(name for name in STRATEGIES if name != BASELINE)
+
+
+def strategy(name: str) -> Strategy:
+    """The strategy called `name`.
+
+    Raises:
+        RequestError: there is none of that name.
+    """
+    if name not in STRATEGIES:
+        raise RequestError(f"no transfer strategy {name!r}; there are {', '.join(names())}")
+    found: Strategy = importlib.import_module(STRATEGIES[name]).STRATEGY
+    return found

@@ -1,0 +1,96 @@
+"""The transfer contract: a strategy gets labelled train rows, val rows and test rows, and gives class scores.
+
+Test labels are not among what a strategy sees. Hyper-parameters are chosen on val, and the test rows are
+scored once, by the final fit.
+
+    prediction = strategy("knn").fit(task)
+    prediction.scores        # (T, K)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssl_tasks.transfer.metrics import score
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ssl_tasks.transfer.from_scratch import ScratchConfig
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+Map = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class Context:
+    """For strategies that train on the samples themselves: how to read them and build a network for them."""
+
+    payload: Callable[[IntArray], Tensor]
+    """Positions (B,) to payload (B, ...) as stored, on the training device."""
+    augment: Callable[[Tensor, Tensor], Tensor]
+    """One view of each row, by the recipe's policy: payload (B, ...), keys (B,) -> payload (B, ...)."""
+    to_input: Callable[[Tensor], Tensor]
+    """Payload to normalized float input."""
+    build: Callable[[int], nn.Module]
+    """The encoder's architecture with fresh weights drawn from a seed: input -> (B, num_features)."""
+    scratch: ScratchConfig
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fit. Rows are embeddings (N, D), or positions (N,) for a strategy that needs payloads."""
+
+    train: NDArray[Any]
+    labels: IntArray
+    """(N,) in [0, num_classes); a class of the data set may be missing here."""
+    val: NDArray[Any]
+    val_labels: IntArray
+    """(V,); V may be 0, then strategies take their default."""
+    test: NDArray[Any]
+    num_classes: int
+    seed: int
+    metric: str = "accuracy"
+    """What is maximized on val."""
+    context: Context | None = None
+
+    def val_score(self, scores: FloatArray) -> tuple[float, float]:
+        """What to maximize over candidates: the metric on val, and log likelihood where that is equal."""
+        values = score(self.val_labels, scores)
+        return values[self.metric], -values["log_loss"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a fit says of the test rows."""
+
+    scores: FloatArray
+    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least."""
+    chosen: dict[str, float] = field(default_factory=dict)
+    """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
+
+
+def _same(train: FloatArray) -> Map:
+    return lambda rows: rows
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One way to reuse an encoder: one file, and one line in `transfer/__init__.py`."""
+
+    name: str
+    title: str
+    """For the report."""
+    fit: Callable[[Task], Prediction]
+    prepare: Callable[[FloatArray], Map] = _same
+    """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
+    needs: Literal["embeddings", "payload"] = "embeddings"
+    seeded: bool = False
+    """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    version: int = 1

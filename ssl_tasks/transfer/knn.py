@@ -1,0 +1,63 @@
+"""Weighted by nothing but rank: the k nearest labelled rows by cosine similarity vote, k chosen on val.
+
+The probe of Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination"
+(arXiv 1805.01978), without its temperature.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl_tasks.transfer.base import FloatArray, IntArray, Map, Prediction, Strategy, Task
+
+NEIGHBOURS = (1, 3, 5, 10, 20, 50)
+DEFAULT = 5
+CELLS = 1 << 24
+"""Similarities held at once: 128 MiB."""
+
+
+def fit(task: Task) -> Prediction:
+    """Vote among the nearest rows; where val has no labels, `DEFAULT` of them."""
+    candidates = [k for k in NEIGHBOURS if k <= len(task.labels)]
+    if len(task.val_labels):
+        val = _votes(task.train, task.labels, task.val, candidates, task.num_classes)
+        best = max(candidates, key=lambda k: (*task.val_score(val[k]), -k))
+    else:
+        best = min(DEFAULT, len(task.labels))
+    scores = _votes(task.train, task.labels, task.test, [best], task.num_classes)[best]
+    return Prediction(scores, {"k": float(best)})
+
+
+def unit_length(train: FloatArray) -> Map:
+    """Rows over their length, so that a dot product is the cosine; a zero row stays zero."""
+    return lambda rows: rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+
+def _votes(
+    train: FloatArray, labels: IntArray, rows: FloatArray, candidates: list[int], num_classes: int
+) -> dict[int, FloatArray]:
+    """For each k (T, K) shares of the votes, with one vote spread over all classes so that none is impossible."""
+    votes = {k: np.full((len(rows), num_classes), 1.0 / num_classes) for k in candidates}
+    step = max(1, CELLS // len(train))
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        near = _nearest(rows[block] @ train.T, max(candidates))
+        index = np.arange(len(near))
+        for rank in range(near.shape[1]):
+            for k in candidates:
+                if rank < k:
+                    votes[k][block][index, labels[near[:, rank]]] += 1.0
+    return {k: share / (k + 1.0) for k, share in votes.items()}
+
+
+def _nearest(similarity: FloatArray, count: int) -> IntArray:
+    """(T, count) indices of the largest, in falling order; equal ones by index."""
+    if count < similarity.shape[1]:
+        top = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
+    else:
+        top = np.broadcast_to(np.arange(similarity.shape[1]), similarity.shape)
+    order = np.argsort(-np.take_along_axis(similarity, top, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(top, order, axis=1)
+
+
+STRATEGY = Strategy("knn", "k nearest neighbours", fit, prepare=unit_length)

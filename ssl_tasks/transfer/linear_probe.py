@@ -1,0 +1,59 @@
+"""Logistic regression on frozen embeddings, its strength of regularization chosen on val.
+
+Embeddings are standardized by all train rows, labelled or not, so that 13 labelled rows do not have to say
+what the scale of a feature is. scikit-learn's `LogisticRegression` (L-BFGS) does the fit.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from ssl_tasks.transfer.base import FloatArray, Map, Prediction, Strategy, Task
+
+STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)
+DEFAULT = 0.1
+MAX_ITERATIONS = 1000
+
+
+def fit(task: Task) -> Prediction:
+    """The classifier of the C that did best on val (`DEFAULT` where val has no labels)."""
+    if not len(task.val_labels):
+        model, converged = _train(task, DEFAULT)
+        return Prediction(_scores(model, task.test, task.num_classes), {"C": DEFAULT, "converged": converged})
+    fitted = {strength: _train(task, strength) for strength in STRENGTHS}
+    best = max(
+        STRENGTHS, key=lambda c: (*task.val_score(_scores(fitted[c][0], task.val, task.num_classes)), -c)
+    )
+    model, converged = fitted[best]
+    return Prediction(_scores(model, task.test, task.num_classes), {"C": best, "converged": converged})
+
+
+def standardize(train: FloatArray) -> Map:
+    """Subtract the mean and divide by the standard deviation of the train rows; a constant feature becomes 0."""
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    scale = np.where(std > 1e-8 * np.maximum(1.0, np.abs(mean)), std, np.inf)
+    return lambda rows: (rows - mean) / scale
+
+
+def _train(task: Task, strength: float) -> tuple[Any, float]:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        model.fit(task.train, task.labels)
+    return model, float(not any(issubclass(item.category, ConvergenceWarning) for item in caught))
+
+
+def _scores(model: Any, rows: FloatArray, num_classes: int) -> FloatArray:
+    """(T, K) probabilities; a class that the fit never saw has none."""
+    scores = np.zeros((len(rows), num_classes))
+    scores[:, model.classes_] = model.predict_proba(rows)
+    return scores
+
+
+STRATEGY = Strategy("linear_probe", "linear probe", fit, prepare=standardize)
