@@ -40,7 +40,7 @@ def stream_key(name: str) -> int:
 def row_keys(seed: int, step: int, positions: Tensor) -> Tensor:
     """(B,) int64 keys of the samples at `positions` in `step`."""
     base = mix(torch.tensor(seed, dtype=torch.int64) * _GOLDEN + stream_key("row"))
-    base = mix(base + step * _GOLDEN).to(positions.device)
+    base = mix(base + torch.tensor(step, dtype=torch.int64) * _GOLDEN).to(positions.device)
     return mix(base + positions.to(torch.int64) * _GOLDEN)
 
 

@@ -16,7 +16,11 @@ MODALITIES = {
     "tabular": "ssl_tasks.modalities.tabular",
 }
 VERSIONS = {"image": 1, "tabular": 1}
-"""Beside the names and not in the files, so that a cached run imports none of them."""
+SUFFIXES = {
+    "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    "tabular": (".csv", ".tsv", ".parquet"),
+}
+"""Both stand here and not in the modality's file, which imports torch: a cached run needs neither more."""
 
 
 @functools.cache

@@ -36,8 +36,6 @@ class Modality(Protocol):
     """What the stages ask of a modality. `config` is the asking stage's config."""
 
     name: str
-    suffixes: tuple[str, ...]
-    """File name endings that are read."""
 
     def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Pairs (rows without numbers and ids of samples, raw payload), bounded in rows and bytes."""

@@ -186,10 +186,13 @@ class Store:
     def local_path(self, artifact: Artifact, name: str) -> Path:
         """A path that can be memory-mapped: the file itself, or its copy in the local cache."""
         manifest = self.manifest(artifact.fingerprint)
-        path = self.full(f"objects/{artifact.fingerprint}/{manifest.attempt}/{name}")
-        if self._cache is None:
-            return Path(path)
-        return self._cache.get(self.fs, path, manifest.files[name].sha256)
+        path = f"objects/{artifact.fingerprint}/{manifest.attempt}/{name}"
+        return self.local_file(path, manifest.files[name].sha256)
+
+    def local_file(self, path: str, sha256: str) -> Path:
+        """The same for a path in the store."""
+        full = self.full(path)
+        return Path(full) if self._cache is None else self._cache.get(self.fs, full, sha256)
 
 
 def _open_filesystem(uri: str) -> tuple[str, fs.FileSystem, str]:

@@ -32,7 +32,7 @@ def lease(store: Store, fingerprint: str, on_wait: Callable[[str], None] | None 
         on_wait: called once with the holder's name when there is somebody to wait for.
     """
     path = f"leases/{fingerprint}.json"
-    mine = {"holder": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid())}
+    mine = {"holder": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid())}
     _acquire(store, path, mine, on_wait)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(store, path, mine, stop), daemon=True, name="lease")
@@ -110,10 +110,10 @@ def _holder(store: Store, path: str) -> Any:
 
 def _is_dead(found: dict[str, Any]) -> bool:
     """Known to be dead: on this host, and its process is gone or is another one under the same number."""
-    return found.get("host") == socket.gethostname() and _born(int(found.get("pid", -1))) != found.get("born")
+    return found.get("host") == socket.gethostname() and born(int(found.get("pid", -1))) != found.get("born")
 
 
-def _born(pid: int) -> str | None:
+def born(pid: int) -> str | None:
     """Start time of a process in clock ticks, which tells a reused process number; None where it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -71,6 +71,11 @@ class Output:
         with self.file(name) as path:
             path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
 
+    def path(self, name: str) -> Path:
+        """Local path of a file written before, for reading it again."""
+        handle = Artifact(self.uri, self.fingerprint, self.stage, 0)
+        return handle.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)
+
     def merge(self, other: Output) -> None:
         """Take over what a worker wrote through its own copy of this output."""
         self.entries.update(other.entries)

@@ -1,7 +1,7 @@
-"""Weighted by nothing but rank: the k nearest labelled rows by cosine similarity vote, k chosen on val.
+"""The k nearest labelled rows by cosine similarity vote, one vote each, k chosen on val.
 
 The probe of Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination"
-(arXiv 1805.01978), without its temperature.
+(arXiv 1805.01978), without its weighting by similarity.
 """
 
 from __future__ import annotations

@@ -1,0 +1,194 @@
+"""A recipe: name, seed, store, and one section per stage, checked against the stages' own configs.
+
+    recipe = load_recipe("digits", ["pretrain.epochs=5"])
+    recipe.config_of(stage)
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, ValidationError, create_model
+
+from ssl_tasks.config import Config, deep_merge, execution, explain, parse_override
+from ssl_tasks.errors import RequestError
+from ssl_tasks.stages.base import Stage
+
+BUILTIN = Path(__file__).parent / "recipes"
+DEFAULT_STORE = "./pretextflow-store"
+STORE_VARIABLE = "PRETEXTFLOW_STORE"
+SHARED_FIELDS = ("seed", "modality")
+"""Fields of stage configs that the recipe fills where the section does not set them."""
+
+
+class Recipe(Config):
+    """What all recipes have; `recipe_model` adds a section for each stage."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,59}$")
+    seed: int = Field(0, ge=0, lt=2**31)
+    store: str = execution(DEFAULT_STORE)
+    """--store, --set store=, PRETEXTFLOW_STORE, this key and the default, in this order."""
+    retries: int = execution(1, ge=0, le=20)
+    """How often a stage is tried again after an unforeseen error. What it refuses is not tried again."""
+    retry_delay: float = execution(2.0, ge=0)
+    """Seconds before it is tried again."""
+    ray_address: str | None = execution(None)
+    """host:port of a Ray cluster; None starts a local Ray, unless RAY_ADDRESS is set."""
+
+    def config_of(self, stage: Stage) -> Config:
+        """The stage's config, out of its section (two stages may share one)."""
+        section: Config = getattr(self, stage.section_name)
+        if type(section) is stage.config:
+            return section
+        return stage.config.model_validate({name: getattr(section, name) for name in stage.config.model_fields})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values with all defaults, for run records and Prefect's parameters."""
+        return self.model_dump(mode="json")
+
+
+@functools.lru_cache(maxsize=8)
+def recipe_model(stages: tuple[Stage, ...]) -> type[Recipe]:
+    """The pydantic model of a recipe for these stages."""
+    sections: dict[str, type[Config]] = {}
+    for stage in stages:
+        known = sections.get(stage.section_name)
+        if known is None or issubclass(stage.config, known):
+            sections[stage.section_name] = stage.config
+    fields: dict[str, Any] = {}
+    for name, config in sections.items():
+        required = any(info.is_required() for info in config.model_fields.values())
+        fields[name] = (config, ...) if required else (config, Field(default_factory=config))
+    return create_model("Recipe", __base__=Recipe, **fields)
+
+
+def default_dag() -> tuple[Stage, ...]:
+    """The project's DAG, imported when somebody needs it."""
+    from flows.dag import DAG
+
+    return DAG
+
+
+def builtin_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in BUILTIN.glob("*.yaml"))
+
+
+def load_recipe(
+    name_or_path: str,
+    overrides: Sequence[str] = (),
+    *,
+    store: str | None = None,
+    stages: tuple[Stage, ...] | None = None,
+) -> Recipe:
+    """Read a recipe file or a built-in recipe, lay the overrides over it and check it.
+
+    Raises:
+        RequestError: no such recipe, broken YAML, an unknown key or a wrong value, each by its path.
+    """
+    path = _find(name_or_path)
+    data = _read(path)
+    if os.environ.get(STORE_VARIABLE):
+        data = {**data, "store": os.environ[STORE_VARIABLE]}
+    for text in overrides:
+        data = deep_merge(data, parse_override(text))
+    if store is not None:
+        data = {**data, "store": store}
+    return build_recipe(data, where=f"recipe {name_or_path}", stages=stages)
+
+
+def build_recipe(data: Mapping[str, Any], *, where: str, stages: tuple[Stage, ...] | None = None) -> Recipe:
+    """A recipe from plain values; `where` starts the message of an error.
+
+    Raises:
+        RequestError: an unknown key or a wrong value.
+    """
+    model = recipe_model(stages or default_dag())
+    try:
+        return model.model_validate(_resolve_paths(_share(data, model)))
+    except ValidationError as error:
+        raise explain(error, model, where) from error
+
+
+def default_store() -> str:
+    """The store of commands that read no recipe."""
+    return os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+
+
+def _find(name_or_path: str) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_file():
+        if path.is_file():
+            return path
+        kind = "is a folder" if path.is_dir() else "no such file"
+        raise RequestError(f"recipe {name_or_path}: {kind}; built-in recipes: {', '.join(builtin_recipes())}")
+    if name_or_path in builtin_recipes():
+        return BUILTIN / f"{name_or_path}.yaml"
+    near = difflib.get_close_matches(name_or_path, builtin_recipes(), n=1)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    raise RequestError(
+        f"recipe {name_or_path}: there is no built-in recipe and no file of this name{hint} "
+        f"(built in: {', '.join(builtin_recipes())}; a file ends in .yaml)"
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice: plain YAML would silently take the later one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RequestError(f"recipe {path}, line {line}: not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RequestError(f"recipe {path}: cannot be read: {error}") from error
+    if not isinstance(data, dict):
+        raise RequestError(f"recipe {path}: expected sections with keys, found {type(data).__name__}")
+    return {str(key): value for key, value in data.items()}
+
+
+def _share(data: Mapping[str, Any], model: type[Recipe]) -> dict[str, Any]:
+    """Fill `seed` and `modality` of the sections that have these fields and do not set them."""
+    ingest = data.get("ingest")
+    shared = {"seed": data.get("seed"), "modality": ingest.get("modality") if isinstance(ingest, Mapping) else None}
+    filled = dict(data)
+    for name, info in model.model_fields.items():
+        config = info.annotation
+        section = data.get(name) or {}  # a section whose keys are all commented out reads as null
+        if not (isinstance(config, type) and issubclass(config, Config) and isinstance(section, Mapping)):
+            continue
+        values = {key: shared[key] for key in SHARED_FIELDS if key in config.model_fields and shared[key] is not None}
+        if values or name in data:
+            filled[name] = {**values, **section}
+    return filled
+
+
+def _resolve_paths(data: dict[str, Any]) -> dict[str, Any]:
+    """Make `store` and `ingest.path` absolute, from the current directory: a later process may have another."""
+    resolved = {**data, "store": _absolute(data.get("store", DEFAULT_STORE))}
+    ingest = data.get("ingest")
+    if isinstance(ingest, Mapping) and "path" in ingest:
+        resolved["ingest"] = {**ingest, "path": _absolute(ingest["path"])}
+    return resolved
+
+
+def _absolute(value: Any) -> Any:
+    if not isinstance(value, str) or not value or "://" in value or value.startswith("builtin:"):
+        return value
+    return str(Path(value).expanduser().absolute())

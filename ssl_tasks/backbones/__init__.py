@@ -1,0 +1,46 @@
+"""The networks that transfer: timm for images, small well-known encoders for the rest.
+
+    backbone = build_backbone("resnet18", modality="image", input_shape=(3, 32, 32), seed=0)
+    backbone(torch.zeros(4, 3, 32, 32)).shape       # (4, backbone.num_features)
+
+`num_features` is an attribute of every backbone; `input_shape` is (C, H, W) or (D,).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from ssl_tasks.errors import RequestError
+
+STEMS = ("auto", "small", "standard")
+
+
+def build_backbone(
+    name: str, *, modality: str, input_shape: tuple[int, ...], stem: str = "auto", seed: int = 0
+) -> nn.Module:
+    """An untrained backbone, (B, *input_shape) -> (B, num_features).
+
+    Args:
+        name: a timm name for images; `mlp` or `mlp:<width>x<depth>` for tables.
+        stem: of images: `small` keeps the resolution in the first layers, `standard` is the network as
+            published, `auto` is small up to 64 pixels a side where the network has such a stem.
+        seed: of the initialization; the global random generator is left as it was.
+
+    Raises:
+        RequestError: an unknown name, stem or modality, or an input that the network cannot take.
+    """
+    if stem not in STEMS:
+        raise RequestError(f"pretrain.stem: {stem!r} is not one of {', '.join(STEMS)}")
+    # CPU only: networks are made there, and torch.manual_seed would reset the generators of every GPU.
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        if modality == "image":
+            from ssl_tasks.backbones import images  # timm costs seconds
+
+            return images.build(name, input_shape, stem)
+        if modality == "tabular":
+            from ssl_tasks.backbones import tabular
+
+            return tabular.build(name, input_shape)
+    raise RequestError(f"pretrain.backbone: there are no backbones for modality {modality!r}")

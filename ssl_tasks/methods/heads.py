@@ -1,0 +1,55 @@
+"""What methods put on top of a backbone and throw away after pretraining."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+def projection_head(num_features: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
+    """SimCLR's head (arXiv 2002.05709, section 2.1, batch norm as in its code): (B, num_features) -> (B, out_dim)."""
+    return nn.Sequential(
+        nn.Linear(num_features, hidden_dim, bias=False),
+        nn.BatchNorm1d(hidden_dim),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden_dim, out_dim, bias=False),
+        nn.BatchNorm1d(out_dim),
+    )
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers between `widths` with a ReLU between each two: (B, widths[0]) -> (B, widths[-1])."""
+    layers: list[nn.Module] = []
+    for num_in, num_out in pairwise(widths):
+        layers += [nn.Linear(num_in, num_out), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers[:-1])
+
+
+class ConvDecoder(nn.Module):
+    """Pooled features back to an image: (B, num_features) -> (B, C, H, W).
+
+    One linear layer makes a grid of at most `START` cells a side, which nearest-neighbour upsampling (no
+    checkerboard, Odena et al. 2016) and 3x3 convolutions double until it covers the image; what is over is cut.
+    """
+
+    START = 4
+
+    def __init__(self, num_features: int, output_shape: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        channels, self.height, self.width = output_shape
+        num_doublings = max(0, math.ceil(math.log2(max(self.height, self.width) / self.START)))
+        self.grid = (width, math.ceil(self.height / 2**num_doublings), math.ceil(self.width / 2**num_doublings))
+        self.to_grid = nn.Linear(num_features, math.prod(self.grid))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(num_doublings))
+        self.to_image = nn.Conv2d(width, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Images (B, C, H, W), not bounded."""
+        x_BCHW: Tensor = functional.relu(self.to_grid(features)).view(-1, *self.grid)
+        for conv in self.convs:
+            x_BCHW = functional.relu(conv(functional.interpolate(x_BCHW, scale_factor=2.0, mode="nearest")))
+        images: Tensor = self.to_image(x_BCHW)[..., : self.height, : self.width]
+        return images

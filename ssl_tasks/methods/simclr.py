@@ -1,0 +1,89 @@
+"""SimCLR: two views of an image agree, against all other images of the batch (arXiv 2002.05709).
+
+pretrain: {method: {name: simclr, temperature: 0.1}}
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
+from ssl_tasks.methods.heads import projection_head
+from ssl_tasks.training.collectives import gather_with_grad, rank
+
+
+class SimCLRConfig(MethodConfig):
+    """Defaults of the paper, section 2 and table 5."""
+
+    name: Literal["simclr"]
+    temperature: float = Field(0.1, gt=0)
+    """Low punishes the hardest negatives most; the paper uses 0.1 on ImageNet and 0.5 on CIFAR-10."""
+    hidden_dim: int | None = Field(None, ge=1)
+    """Of the projection head; as wide as the features where not set, as in the paper."""
+    out_dim: int = Field(128, ge=1)
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Normalized temperature-scaled cross entropy (equation 1 and algorithm 1).
+
+    This rank's rows are the anchors and all ranks' rows the candidates, so that the mean of the ranks' losses,
+    and of their gradients, is the whole batch's.
+
+    Args:
+        z1, z2: (B, D) projections of the two views of this rank's rows; every rank brings the same B.
+
+    Returns:
+        The mean loss over this rank's 2 B anchors, in float32 or wider, and the share of anchors whose positive
+        is the nearest candidate.
+    """
+    num_rows = len(z1)
+    views = torch.stack([z1, z2], dim=1)  # (B, 2, D)
+    # bf16 has too few digits for a sum over thousands of exponentials
+    with torch.autocast(z1.device.type, enabled=False):
+        views = functional.normalize(views.to(torch.promote_types(z1.dtype, torch.float32)), dim=2)
+        candidates = gather_with_grad(views)  # (N, 2, D), N rows on all ranks
+        logits = views.flatten(0, 1) @ candidates.flatten(0, 1).T / temperature  # (2 B, 2 N)
+        itself = 2 * num_rows * rank() + torch.arange(2 * num_rows, device=z1.device)
+        positive = itself ^ 1  # the two views of a row stand side by side
+        logits = logits.scatter(1, itself[:, None], -torch.inf)
+        loss = functional.cross_entropy(logits, positive)
+        return loss, (logits.detach().argmax(dim=1) == positive).float().mean()
+
+
+class SimCLR(Method):
+    """Backbone, projection head and NT-Xent."""
+
+    views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
+    couples_batch: ClassVar[bool] = True
+
+    def __init__(self, config: SimCLRConfig, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.temperature = config.temperature
+        num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
+        self.head = projection_head(num_features, config.hidden_dim or num_features, config.out_dim)
+
+    def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
+        """`loss`, and `contrast_accuracy`: how often the other view is the nearest of all candidates."""
+        z1, z2 = self.head(self.backbone(torch.cat(batch.views))).chunk(2)
+        loss, accuracy = nt_xent(z1, z2, self.temperature)
+        return {"loss": loss, "contrast_accuracy": accuracy}
+
+
+def build(config: SimCLRConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> SimCLR:
+    """SimCLR on `backbone`."""
+    return SimCLR(config, backbone)
+
+
+SPEC = MethodSpec(
+    name="simclr",
+    config=SimCLRConfig,
+    build=build,
+    modalities=("image",),
+    paper="A Simple Framework for Contrastive Learning of Visual Representations, arXiv 2002.05709",
+)

@@ -1,0 +1,226 @@
+"""Tables: CSV or Parquet, numbers and categories, stored as float32 with NaN where a value is missing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from ssl_tasks.errors import RequestError
+from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
+from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, SOURCE, SPLIT
+from ssl_tasks.sources import content_hash
+
+MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
+BROKEN = "__broken__"
+"""Raw column that holds the text of a line with the wrong number of values; null for all others."""
+_ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split"}
+_NUMBER = r"^\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|Inf)\s*$"
+
+
+class TabularModality:
+    """See `ssl_tasks.modalities.base.Modality`. A column is numeric where nearly all its values are numbers."""
+
+    name = "tabular"
+
+    def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Rows in file order; all values as text, so that one wrong value is a row's fault and not the file's."""
+        schema: pa.Schema | None = None
+        for file in files:
+            source, first = file.relative_to(root).as_posix(), 0
+            for table in _text_tables(file):
+                schema = schema or _raw_schema(table, config, source)
+                if missing := sorted(set(schema.names) - set(table.column_names)):
+                    raise RequestError(f"ingest.path: {source} lacks the column {missing[0]!r} of the first file")
+                raw = table.select(schema.names).cast(schema)
+                yield _identity(table, raw, config, source, first), raw
+                first += table.num_rows
+
+    def check(self, raw: pa.Table, config: Any) -> list[Checked]:
+        """A row is unusable where its line is broken or a value of a numeric column is no number."""
+        broken = raw[BROKEN].to_pylist()
+        wrong: dict[int, str] = {}
+        for name, kind in _kinds(raw).items():
+            if kind == "number":
+                bad = pc.and_(pc.is_valid(raw[name]), pc.invert(_is_number(raw[name]))).to_numpy(zero_copy_only=False)
+                for index in np.flatnonzero(bad.astype(bool)):
+                    wrong.setdefault(int(index), f"column {name!r}: {raw[name][int(index)].as_py()!r} is not a number")
+        return [
+            Checked("wrong_number_of_values", text)
+            if text is not None
+            else (Checked("not_a_number", wrong[row]) if row in wrong else Checked())
+            for row, text in enumerate(broken)
+        ]
+
+    def learn(self, raw: Iterator[pa.Table], config: Any) -> Vocabulary:
+        """The categories of text columns, as train rows have them; others become all zeros."""
+        columns: dict[str, list[str] | None] = {}
+        for table in raw:
+            for name, kind in _kinds(table).items():
+                if kind == "number":
+                    columns.setdefault(name, None)
+                else:
+                    seen = columns.get(name) or []
+                    columns[name] = sorted({*seen, *pc.unique(table[name]).drop_null().to_pylist()})
+        return {"columns": columns}
+
+    def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
+        """(N, D) float32: numbers, one-hot categories; NaN where a number is missing."""
+        parts = []
+        for name, categories in vocabulary["columns"].items():
+            column = raw[name]
+            if categories is None:
+                trimmed = pc.utf8_trim_whitespace(column)
+                parts.append(pc.cast(trimmed, pa.float64()).to_numpy(zero_copy_only=False)[:, None])
+            else:
+                found = pc.index_in(column, value_set=pa.array(categories, pa.string()))
+                codes = found.to_numpy(zero_copy_only=False)
+                parts.append((codes[:, None] == np.arange(len(categories))).astype(np.float64))
+        values = np.concatenate(parts, axis=1).astype(np.float32)
+        values[~np.isfinite(values)] = np.nan
+        return values
+
+    def fit(self, payload: Iterator[np.ndarray], vocabulary: Vocabulary, config: Any) -> Stats:
+        """Mean and deviation of each column over the values that are there (Chan's update, stable in one pass)."""
+        count = mean = squares = np.zeros(0)
+        for batch in payload:
+            here = np.isfinite(batch).sum(0).astype(np.float64)
+            values = np.where(np.isfinite(batch), batch, 0).astype(np.float64)
+            average = values.sum(0) / np.maximum(here, 1)
+            spread = (np.where(np.isfinite(batch), values - average, 0) ** 2).sum(0)
+            if not len(count):
+                count, mean, squares = here, average, spread
+                continue
+            both = np.maximum(count + here, 1)
+            delta = average - mean
+            mean = mean + delta * here / both
+            squares = squares + spread + delta**2 * count * here / both
+            count = count + here
+        std = np.sqrt(squares / np.maximum(count, 1))
+        names = [
+            name if categories is None else f"{name}={category}"
+            for name, categories in vocabulary["columns"].items()
+            for category in ([None] if categories is None else categories)
+        ]
+        return {
+            "modality": self.name,
+            "shape": [len(mean)],
+            "mean": mean.tolist(),
+            "std": np.where(std > 1e-12, std, 1.0).tolist(),
+            "columns": names,
+            "vocabulary": vocabulary,
+        }
+
+    def augment(self, payload: Tensor, config: Any, keys: Tensor) -> Tensor:
+        """The row itself: methods for tables corrupt it themselves."""
+        return payload
+
+    def to_input(self, payload: Tensor, stats: Stats) -> Tensor:
+        """(B, D) float32 standardized; a missing value becomes the mean, 0."""
+        mean = torch.tensor(stats["mean"], device=payload.device, dtype=torch.float64)
+        std = torch.tensor(stats["std"], device=payload.device, dtype=torch.float64)
+        return torch.nan_to_num((payload.double() - mean) / std, nan=0.0).float()
+
+    def input_shape(self, stats: Stats) -> tuple[int, ...]:
+        """(D,)."""
+        return (int(stats["shape"][0]),)
+
+
+MODALITY = TabularModality()
+
+
+def _text_tables(file: Path) -> Iterator[pa.Table]:
+    try:
+        yield from _parquet_tables(file) if file.suffix.lower() == ".parquet" else _csv_tables(file)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        raise RequestError(f"ingest.path: {file} is not a table that can be read: {error}") from error
+
+
+def _parquet_tables(file: Path) -> Iterator[pa.Table]:
+    for batch in pq.ParquetFile(file).iter_batches(batch_size=65536):
+        columns = {name: pc.cast(batch.column(name), pa.string()) for name in batch.schema.names}
+        yield pa.table({**columns, BROKEN: pa.nulls(batch.num_rows, pa.string())})
+
+
+def _csv_tables(file: Path) -> Iterator[pa.Table]:
+    delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
+    with open(file, newline="", encoding="utf-8-sig") as stream:
+        names = next(csv.reader(stream, delimiter=delimiter), [])
+    twice = sorted(name for name in set(names) if names.count(name) > 1)
+    if not names or twice:
+        raise RequestError(f"ingest.path: {file} has " + (f"two columns {twice[0]!r}" if twice else "no header line"))
+    broken: list[str] = []
+
+    def keep_aside(row: Any) -> str:
+        broken.append(row.text)
+        return "skip"
+
+    reader = pa_csv.open_csv(
+        file,
+        pa_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
+        pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=keep_aside),
+        pa_csv.ConvertOptions(
+            column_types=dict.fromkeys(names, pa.string()), null_values=list(MISSING), strings_can_be_null=True
+        ),
+    )
+    for batch in reader:
+        yield pa.table([*batch.columns, pa.nulls(batch.num_rows, pa.string())], names=[*names, BROKEN])
+    if broken:
+        yield pa.table({**{name: pa.nulls(len(broken), pa.string()) for name in names}, BROKEN: broken})
+
+
+def _raw_schema(table: pa.Table, config: Any, source: str) -> pa.Schema:
+    roles = {getattr(config, f"{role}_column") for role in _ROLES.values()} - {None}
+    for name in sorted({*roles, *config.drop_columns}):
+        if name not in table.column_names:
+            known = ", ".join(column for column in table.column_names if column != BROKEN)
+            raise RequestError(f"ingest: {source} has no column {name!r} (it has {known})")
+    left_out = {*roles, *config.drop_columns, BROKEN}
+    fields = [
+        pa.field(name, pa.string(), metadata={b"kind": b"number" if _mostly_numbers(table[name]) else b"category"})
+        for name in table.column_names
+        if name not in left_out
+    ]
+    if not fields:
+        raise RequestError(f"ingest: {source} has no column left besides label, group, domain and split")
+    return pa.schema([*fields, pa.field(BROKEN, pa.string())])
+
+
+def _identity(table: pa.Table, raw: pa.Table, config: Any, source: str, first: int) -> pa.Table:
+    texts = [pc.fill_null(raw[name], "\x00") for name in raw.column_names]
+    joined = pc.binary_join_element_wise(*texts, "\x1f").to_pylist()
+    rows: dict[str, Any] = {
+        SOURCE: pa.array([f"{source}#{first + index}" for index in range(table.num_rows)], pa.string()),
+        CONTENT_ID: pa.array([content_hash(text.encode()) for text in joined], pa.string()),
+    }
+    for column, role in _ROLES.items():
+        name = getattr(config, f"{role}_column")
+        if name is not None:
+            rows[column] = pc.utf8_trim_whitespace(table[name])
+    return pa.table(rows)
+
+
+def _kinds(raw: pa.Table) -> dict[str, str]:
+    return {
+        field.name: (field.metadata or {}).get(b"kind", b"category").decode()
+        for field in raw.schema
+        if field.name not in (BROKEN, "row")
+    }
+
+
+def _is_number(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.fill_null(pc.match_substring_regex(column, _NUMBER), False)
+
+
+def _mostly_numbers(column: pa.ChunkedArray) -> bool:
+    there = column.drop_null()
+    return len(there) == 0 or (pc.sum(_is_number(there)).as_py() or 0) >= 0.9 * len(there)

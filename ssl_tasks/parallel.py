@@ -1,0 +1,25 @@
+"""Threads for work that releases the interpreter's lock: reading files, decoding, hashing."""
+
+from __future__ import annotations
+
+import collections
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ordered_map(fn: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
+    """`map` over threads, in order, with a bounded number of items under way (memory stays flat)."""
+    threads = threads or min(16, 2 * (os.cpu_count() or 1))
+    with ThreadPoolExecutor(threads) as pool:
+        under_way: collections.deque[Future[Result]] = collections.deque()
+        for item in items:
+            under_way.append(pool.submit(fn, item))
+            if len(under_way) >= 4 * threads:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()

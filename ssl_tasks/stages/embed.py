@@ -1,0 +1,96 @@
+"""embed: features of every kept row, by the pretrained encoder and by the same network before its first step.
+
+    embed.table("embeddings/pretrained.parquet")      # row, embedding: payload order, all splits
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.config import Config, execution
+from ssl_tasks.errors import StageError
+from ssl_tasks.schema import ROW, STATS_FILE
+from ssl_tasks.stages.base import Stage
+from ssl_tasks.store import Output
+
+if TYPE_CHECKING:
+    from ssl_tasks.encoder import Encoder
+    from ssl_tasks.shards import Shards
+
+EMBEDDING = "embedding"
+PRETRAINED_FILE = "embeddings/pretrained.parquet"
+RANDOM_INIT_FILE = "embeddings/random_init.parquet"
+WEIGHTS = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
+ROW_GROUP_ROWS = 8192
+
+
+class EmbedConfig(Config):
+    """Section `embed`."""
+
+    batch_size: int = execution(256, ge=1)
+    """Rows of one forward pass."""
+    device: str = execution("auto")
+    """`auto` is a GPU where there is one; or any name that torch knows."""
+
+
+def run(config: EmbedConfig, out: Output, normalize: Artifact, pretrain: Artifact) -> Artifact:
+    """Embed all rows with both sets of weights.
+
+    Raises:
+        RequestError: the data was normalized otherwise than what the encoder was trained on.
+        StageError: an embedding is not finite.
+    """
+    from ssl_tasks.encoder import check_stats, load_encoder
+    from ssl_tasks.shards import Shards
+    from ssl_tasks.device import pick
+
+    shards = Shards.open(normalize)
+    device = pick(config.device, "embed.device")
+    num_features = 0
+    for name, weights in WEIGHTS.items():
+        encoder = load_encoder(pretrain, weights=weights)
+        check_stats(encoder, normalize.json(STATS_FILE))
+        num_features = _write(out, name, encoder.to(device).eval(), shards, config.batch_size)
+    return out.artifact(rows=len(shards), measured={"num_features": num_features})
+
+
+def _write(out: Output, name: str, encoder: Encoder, shards: Shards, batch_size: int) -> int:
+    """Stream batches into row groups: memory holds one row group, however many rows there are."""
+    import torch
+
+    device = next(encoder.parameters()).device
+    rows = np.concatenate(shards.rows)
+    writer: pq.ParquetWriter | None = None
+    with out.file(name) as path:
+        for first in range(0, len(rows), ROW_GROUP_ROWS):
+            group = np.arange(first, min(first + ROW_GROUP_ROWS, len(rows)))
+            parts = []
+            with torch.inference_mode():
+                for start in range(0, len(group), batch_size):
+                    payload = torch.from_numpy(shards.take(group[start : start + batch_size])).to(device)
+                    parts.append(encoder(payload).float().cpu().numpy())
+            table = _table(rows[group], np.concatenate(parts), name)
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=False)
+            writer.write_table(table)
+        assert writer is not None, "a payload has at least one row"
+        writer.close()
+    out.schemas[name] = table.schema.to_string(show_schema_metadata=False)
+    return int(table.schema.field(EMBEDDING).type.list_size)
+
+
+def _table(rows: np.ndarray, features: np.ndarray, name: str) -> pa.Table:
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise StageError(f"embed: {name}: the embedding of row {rows[bad[0]]} is not finite ({len(bad)} such rows)")
+    width = features.shape[1]
+    values = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel(), pa.float32()), width)
+    fields = [pa.field(ROW, pa.int64(), nullable=False), pa.field(EMBEDDING, values.type, nullable=False)]
+    return pa.table([pa.array(rows, pa.int64()), values], schema=pa.schema(fields))
+
+
+STAGE = Stage("embed", EmbedConfig, ("normalize", "pretrain"), run)

@@ -1,0 +1,187 @@
+"""transfer: what the encoder is worth on the labels there are, against two baselines.
+
+Every strategy runs on the pretrained encoder and on the same network untrained (`random_init`), for every label
+fraction and seed; `from_scratch` trains that network on the same labelled rows. Hyper-parameters are chosen on
+val. Differences carry 95% intervals from a bootstrap over seeds and test groups.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, field_validator
+
+from ssl_tasks import transfer as strategies_there_are
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.config import Config, execution
+from ssl_tasks.schema import (
+    COMPARISONS_FILE,
+    METRICS_FILE,
+    PREDICTIONS_FILE,
+    STATS_FILE,
+    TRANSFER,
+)
+from ssl_tasks.stages.base import Stage
+from ssl_tasks.stages.embed import PRETRAINED_FILE, RANDOM_INIT_FILE
+from ssl_tasks.store import Output
+from ssl_tasks.transfer.from_scratch import ScratchConfig
+from ssl_tasks.transfer.tables import CHOICES, CHOICES_FILE, COMPARISONS, PREDICTIONS, RANDOM_INIT
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ssl_tasks.transfer.base import Context, IntArray
+
+MAX_SEED = 2**63
+T = TypeVar("T")
+
+
+class TransferConfig(Config):
+    """Section `transfer`."""
+
+    strategies: list[str] = ["linear_probe", "knn"]
+    """The verdict speaks of the first one. Empty: no transfer, for data without labels."""
+    label_fractions: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.01, 0.1, 1.0]
+    """Of the labelled train rows, class by class; a larger budget contains the smaller ones."""
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_SEED)]], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
+    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
+    """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
+    scratch: ScratchConfig = ScratchConfig()
+    bootstrap: int = Field(2000, ge=100)
+    """Replicates behind each interval."""
+    seed: int = Field(0, ge=0, lt=MAX_SEED)
+    """Of the bootstrap; the recipe's seed where the section does not set it."""
+    workers: int = execution(0, ge=0)
+    """Fits side by side, one thread each; 0 for one per core."""
+    device: str = execution("auto")
+    """Where `from_scratch` trains: `auto` is a GPU where there is one."""
+
+    @field_validator("strategies")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            strategies_there_are.strategy(name)
+            if name == strategies_there_are.BASELINE:
+                raise ValueError(f"{name} runs as a baseline of the others and is not listed")
+        return _distinct(value)
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _counted(cls, value: Any) -> Any:
+        return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("seeds")
+    @classmethod
+    def _distinct_seeds(cls, value: list[int]) -> list[int]:
+        return _distinct(value)
+
+    @field_validator("label_fractions")
+    @classmethod
+    def _ascending(cls, value: list[float]) -> list[float]:
+        return sorted(_distinct(value))
+
+
+def _distinct(values: list[T]) -> list[T]:
+    return list(dict.fromkeys(values))
+
+
+def run(
+    config: TransferConfig, out: Output, normalize: Artifact, split: Artifact, pretrain: Artifact, embed: Artifact
+) -> Artifact:
+    """Evaluate the encoder, or write empty tables where no strategy is listed.
+
+    Raises:
+        RequestError: strategies are listed and there are too few labels for them.
+    """
+    if not config.strategies:
+        empty = {METRICS_FILE: TRANSFER, COMPARISONS_FILE: COMPARISONS, PREDICTIONS_FILE: PREDICTIONS}
+        for name, schema in {**empty, CHOICES_FILE: CHOICES}.items():
+            out.table(name, schema.empty_table())
+        return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
+
+    from ssl_tasks.transfer import data, evaluate, results
+
+    labelled = data.load(split)
+    method = pretrain.json("encoder.json")["method"]
+    encoders = {
+        method: lambda: data.embeddings(embed, PRETRAINED_FILE, labelled.splits),
+        RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
+    }
+    plan = evaluate.Plan(config.strategies, config.label_fractions, config.seeds, config.metric, config.workers)
+    stop = threading.Event()
+    try:
+        fits = evaluate.evaluate(plan, labelled, encoders, _context(config, normalize, pretrain, stop))
+    finally:
+        stop.set()
+    metrics, choices = results.metrics_table(fits), results.choices_table(fits)
+    comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
+    out.table(METRICS_FILE, metrics)
+    out.table(COMPARISONS_FILE, comparisons)
+    out.table(CHOICES_FILE, choices)
+    results.write_predictions(out, PREDICTIONS_FILE, fits, labelled)
+    return out.artifact(
+        rows=metrics.num_rows,
+        measured={
+            "summary": results.summary(metrics, comparisons, method, config.metric),
+            "metric": config.metric,
+            "method": method,
+            "strategies": config.strategies,
+            "seeds": len(config.seeds),
+            "classes": len(labelled.classes),
+            "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
+            "test_groups": labelled.num_groups,
+        },
+    )
+
+
+def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, stop: threading.Event) -> Context:
+    """What `from_scratch` needs. The policy is that of the encoder's own training, found through its parents."""
+    import torch
+
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.device import pick
+    from ssl_tasks.modalities import modality
+    from ssl_tasks.shards import Shards
+    from ssl_tasks.transfer.base import Context
+
+    info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
+    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), _policy(pretrain)
+    device, building = pick(config.device, "transfer.device"), threading.Lock()
+
+    def payload(positions: IntArray) -> Tensor:
+        if stop.is_set():
+            raise InterruptedError("the transfer was stopped")  # ends the fits that still run beside a failed one
+        return torch.from_numpy(shards.take(positions)).to(device)
+
+    def build(seed: int) -> nn.Module:
+        with building:  # initialization borrows torch's global generator
+            shape = tuple(info["input_shape"])
+            return build_backbone(
+                info["backbone"], modality=info["modality"], input_shape=shape, stem=info["stem"], seed=seed
+            )
+
+    return Context(
+        payload=payload,
+        augment=lambda batch, keys: kind.augment(batch, policy, keys),
+        to_input=lambda batch: kind.to_input(batch, stats),
+        build=build,
+        scratch=config.scratch,
+    )
+
+
+def _policy(pretrain: Artifact) -> Any:
+    from ssl_tasks.stages.augment import AugmentConfig
+
+    store = pretrain.store
+    augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
+    return AugmentConfig.model_validate(augment.manifest.config)
+
+
+def _versions(config: TransferConfig) -> dict[str, int]:
+    names = [*config.strategies, strategies_there_are.BASELINE] if config.strategies else []
+    return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
+
+
+STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, parts=_versions)

@@ -1,0 +1,1 @@
+"""The parts of training that know nothing of Ray: loop, optimizers, checkpoints, collectives, health."""

@@ -1,0 +1,56 @@
+"""Arrow schemas of what the transfer stage writes beside `schema.TRANSFER`."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from ssl_tasks.schema import GROUP_ID, LABEL, ROW
+
+RANDOM_INIT = "random_init"
+FROM_SCRATCH = "from_scratch"
+BASELINES = (RANDOM_INIT, FROM_SCRATCH)
+
+COMPARISONS = pa.schema(
+    [
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        pa.field("baseline", pa.string(), nullable=False),
+        pa.field("metric", pa.string(), nullable=False),
+        pa.field("difference", pa.float64(), nullable=False),
+        pa.field("low", pa.float64(), nullable=False),
+        pa.field("high", pa.float64(), nullable=False),
+        pa.field("num_seeds", pa.int64(), nullable=False),
+        pa.field("num_test_groups", pa.int64(), nullable=False),
+    ]
+)
+"""`difference` is the pretrained encoder minus the baseline, mean over seeds; low and high its 95% interval."""
+
+PREDICTIONS = pa.schema(
+    [
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(GROUP_ID, pa.string(), nullable=False),
+        pa.field(LABEL, pa.string(), nullable=False),
+        pa.field("predicted", pa.string(), nullable=False),
+        pa.field("confidence", pa.float64(), nullable=False),
+        pa.field("likelihood", pa.float64(), nullable=False),
+    ]
+)
+"""Of every labelled test row: `confidence` is the probability of `predicted`, `likelihood` that of `label`."""
+
+CHOICES = pa.schema(
+    [
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+"""What each fit chose on val: C, k, learning rate."""
+
+CHOICES_FILE = "choices.parquet"
