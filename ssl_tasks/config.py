@@ -45,7 +45,7 @@ def semantic(config: BaseModel) -> dict[str, Any]:
     Defaults are left out so that a new field, at its default, changes no existing fingerprint; a default whose
     meaning changes needs a new stage version instead.
     """
-    kept: dict[str, Any] = {}
+    kept: dict[str, Any] = dict(config.model_extra or {})
     for name, info in type(config).model_fields.items():
         if is_execution(type(config), name):
             continue

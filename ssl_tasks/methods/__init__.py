@@ -9,19 +9,23 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from ssl_tasks.config import explain
 from ssl_tasks.errors import RequestError
 
 if TYPE_CHECKING:
-    from ssl_tasks.methods.base import MethodSpec
+    from ssl_tasks.methods.base import MethodConfig, MethodSpec
 
 METHODS = {
-    "simclr": "ssl_tasks.methods.simclr",
-    "dae": "ssl_tasks.methods.dae",
-    "scarf": "ssl_tasks.methods.scarf",
+    "simclr": ("ssl_tasks.methods.simclr", 1),
+    "dae": ("ssl_tasks.methods.dae", 1),
+    "scarf": ("ssl_tasks.methods.scarf", 1),
 }
-"""Name and module; the module's `SPEC` is loaded when somebody asks, because it imports torch."""
+"""Module and version by name. The version stands here because the module imports torch, and a cached run needs
+the version alone. Raise it when equal inputs no longer give equal weights; versions.lock holds you to it."""
 
 ENTRY_POINTS = "pretextflow.methods"
 
@@ -31,17 +35,46 @@ def names() -> list[str]:
     return sorted({*METHODS, *(point.name for point in importlib.metadata.entry_points(group=ENTRY_POINTS))})
 
 
-@functools.cache
-def spec(name: str) -> MethodSpec:
-    """The method called `name`.
+def require(name: str) -> str:
+    """`name`, if there is such a method.
 
     Raises:
         RequestError: there is none of that name.
     """
+    if name not in METHODS and name not in names():
+        raise RequestError(f"pretrain.method.name: no method {name!r}; there are {', '.join(names())}")
+    return name
+
+
+@functools.cache
+def spec(name: str) -> MethodSpec:
+    """The method called `name`; imports it."""
+    require(name)
     if name in METHODS:
-        loaded: MethodSpec = importlib.import_module(METHODS[name]).SPEC
+        loaded: MethodSpec = importlib.import_module(METHODS[name][0]).SPEC
         return loaded
-    for point in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
-        found: MethodSpec = point.load()
-        return found
-    raise RequestError(f"pretrain.method.name: no method {name!r}; there are {', '.join(names())}")
+    (point,) = importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+    found: MethodSpec = point.load()
+    return found
+
+
+def version(name: str) -> int:
+    """The method's version."""
+    return METHODS[name][1] if name in METHODS else spec(name).version
+
+
+def resolve(options: dict[str, Any], modality: str) -> MethodConfig:
+    """The config of a method from its name and options.
+
+    Raises:
+        RequestError: an option is unknown or wrong, or the method is not for this modality.
+    """
+    found = spec(options["name"])
+    if modality not in found.modalities:
+        raise RequestError(
+            f"pretrain.method.name: {found.name} is for {', '.join(found.modalities)}, and ingest.modality is {modality}"
+        )
+    try:
+        return found.config.model_validate(options)
+    except ValidationError as error:
+        raise explain(error, found.config, "pretrain.method") from error

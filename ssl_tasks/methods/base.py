@@ -6,10 +6,9 @@ One file per method holds its config, module and loss; one line in `methods/__in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from ssl_tasks.config import Config
@@ -96,15 +95,11 @@ class MethodSpec:
 
     name: str
     config: type[MethodConfig]
+    method: type[Method]
     build: Callable[[Any, nn.Module, tuple[int, ...]], Method]
     """`build(config, backbone, input_shape)`; input_shape is (C, H, W) or (D,)."""
     modalities: tuple[str, ...]
     paper: str
     """Title and arXiv number or venue."""
     version: int = 1
-    defaults: dict[str, Any] = field(default_factory=dict)
-
-
-def is_float(tensor: Tensor) -> bool:
-    """Whether a buffer takes part in averaging (counters do not)."""
-    return tensor.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    """Of methods that other packages bring; ours have theirs in `methods.METHODS`."""

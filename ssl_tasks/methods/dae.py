@@ -106,6 +106,7 @@ class DAE(Method):
 SPEC = MethodSpec(
     name="dae",
     config=DAEConfig,
+    method=DAE,
     build=DAE,
     modalities=("image", "tabular"),
     paper="Stacked Denoising Autoencoders, Journal of Machine Learning Research 11 (2010), 3371-3408",

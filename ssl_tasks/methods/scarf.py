@@ -117,6 +117,7 @@ def build(config: ScarfConfig, backbone: nn.Module, input_shape: tuple[int, ...]
 SPEC = MethodSpec(
     name="scarf",
     config=ScarfConfig,
+    method=Scarf,
     build=build,
     modalities=("tabular",),
     paper="SCARF: Self-Supervised Contrastive Learning using Random Feature Corruption, arXiv 2106.15147",

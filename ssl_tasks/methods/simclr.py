@@ -83,6 +83,7 @@ def build(config: SimCLRConfig, backbone: nn.Module, input_shape: tuple[int, ...
 SPEC = MethodSpec(
     name="simclr",
     config=SimCLRConfig,
+    method=SimCLR,
     build=build,
     modalities=("image",),
     paper="A Simple Framework for Contrastive Learning of Visual Representations, arXiv 2002.05709",

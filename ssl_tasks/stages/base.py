@@ -25,6 +25,8 @@ class Stage:
     """Versions of what the config chooses: the modality, the method."""
     section: str = ""
     """Section of the recipe that holds the config; the stage's own name where empty."""
+    check: Callable[[Any], None] | None = None
+    """Refuses, before any stage runs, what only heavy imports can judge; not asked where the stage is cached."""
     source: Callable[[Any], str] | None = None
     """For a stage without parents: the content hash of what it reads."""
 

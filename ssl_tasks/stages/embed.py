@@ -1,11 +1,13 @@
 """embed: features of every kept row, by the pretrained encoder and by the same network before its first step.
 
-    embed.table("embeddings/pretrained.parquet")      # row, embedding: payload order, all splits
+    embed.table("embeddings/pretrained.parquet")
+
+gives `row` and `embedding` in payload order, all splits.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 EMBEDDING = "embedding"
 PRETRAINED_FILE = "embeddings/pretrained.parquet"
 RANDOM_INIT_FILE = "embeddings/random_init.parquet"
-WEIGHTS = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
+WEIGHTS: dict[str, Literal["encoder", "initial"]] = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
 ROW_GROUP_ROWS = 8192
 
 
@@ -45,9 +47,9 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, pretrain: Artifac
         RequestError: the data was normalized otherwise than what the encoder was trained on.
         StageError: an embedding is not finite.
     """
+    from ssl_tasks.device import pick
     from ssl_tasks.encoder import check_stats, load_encoder
     from ssl_tasks.shards import Shards
-    from ssl_tasks.device import pick
 
     shards = Shards.open(normalize)
     device = pick(config.device, "embed.device")

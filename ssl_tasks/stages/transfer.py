@@ -21,6 +21,7 @@ from ssl_tasks.schema import (
     PREDICTIONS_FILE,
     STATS_FILE,
     TRANSFER,
+    VIEWS_FILE,
 )
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.embed import PRETRAINED_FILE, RANDOM_INIT_FILE
@@ -34,24 +35,26 @@ if TYPE_CHECKING:
     from ssl_tasks.transfer.base import Context, IntArray
 
 MAX_SEED = 2**63
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 T = TypeVar("T")
 
 
 class TransferConfig(Config):
     """Section `transfer`."""
 
-    strategies: list[str] = ["linear_probe", "knn"]
+    strategies: tuple[str, ...] = ("linear_probe", "knn")
     """The verdict speaks of the first one. Empty: no transfer, for data without labels."""
-    label_fractions: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)] = [0.01, 0.1, 1.0]
+    label_fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
     """Of the labelled train rows, class by class; a larger budget contains the smaller ones."""
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_SEED)]], Field(min_length=1)] = [0, 1, 2, 3, 4]
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
     """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
     scratch: ScratchConfig = ScratchConfig()
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval."""
-    seed: int = Field(0, ge=0, lt=MAX_SEED)
+    seed: Seed = 0
     """Of the bootstrap; the recipe's seed where the section does not set it."""
     workers: int = execution(0, ge=0)
     """Fits side by side, one thread each; 0 for one per core."""
@@ -60,7 +63,7 @@ class TransferConfig(Config):
 
     @field_validator("strategies")
     @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
             strategies_there_are.strategy(name)
             if name == strategies_there_are.BASELINE:
@@ -74,17 +77,17 @@ class TransferConfig(Config):
 
     @field_validator("seeds")
     @classmethod
-    def _distinct_seeds(cls, value: list[int]) -> list[int]:
+    def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         return _distinct(value)
 
     @field_validator("label_fractions")
     @classmethod
-    def _ascending(cls, value: list[float]) -> list[float]:
-        return sorted(_distinct(value))
+    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted(set(value)))
 
 
-def _distinct(values: list[T]) -> list[T]:
-    return list(dict.fromkeys(values))
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    return tuple(dict.fromkeys(values))
 
 
 def run(
@@ -127,7 +130,7 @@ def run(
             "summary": results.summary(metrics, comparisons, method, config.metric),
             "metric": config.metric,
             "method": method,
-            "strategies": config.strategies,
+            "strategies": list(config.strategies),
             "seeds": len(config.seeds),
             "classes": len(labelled.classes),
             "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
@@ -176,7 +179,7 @@ def _policy(pretrain: Artifact) -> Any:
 
     store = pretrain.store
     augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
-    return AugmentConfig.model_validate(augment.manifest.config)
+    return AugmentConfig.model_validate(augment.json(VIEWS_FILE))
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:

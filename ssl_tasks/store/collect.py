@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from pyarrow import fs
 
+from ssl_tasks.artifact import Manifest
 from ssl_tasks.store.filesystem import Store
 from ssl_tasks.store.lease import is_held
 from ssl_tasks.store.runs import RunRecord, list_runs
@@ -60,7 +61,7 @@ def collect(store: Store, *, keep_runs: int | None = None, dry_run: bool = False
             collected.partials.append(fingerprint)
             _remove(store, f"partial/{fingerprint}", collected, dry_run)
     for name in leases:
-        if name.startswith(".") or not is_held(store, name.removesuffix(".json")):
+        if name.endswith(".json") and not is_held(store, name.removesuffix(".json")):
             collected.leases.append(name)
             _remove(store, f"leases/{name}", collected, dry_run)
     for run in runs:
@@ -77,19 +78,26 @@ def _closure(store: Store, runs: list[RunRecord]) -> set[str]:
     while waiting:
         fingerprint = waiting.pop()
         found.add(fingerprint)
-        manifest = store.find_manifest(fingerprint)
+        manifest = _manifest(store, fingerprint)
         if manifest:
             waiting.update(set(manifest.parents.values()) - found)
     return found
 
 
 def _old_attempts(store: Store, fingerprint: str, collected: Collected, dry_run: bool) -> None:
-    manifest = store.find_manifest(fingerprint)
+    manifest = _manifest(store, fingerprint)
     for name in store.list(f"objects/{fingerprint}"):
         if name == "manifest.json" or (manifest and name == manifest.attempt):
             continue
         collected.attempts.append(f"{fingerprint}/{name}")
         _remove(store, f"objects/{fingerprint}/{name}", collected, dry_run)
+
+
+def _manifest(store: Store, fingerprint: str) -> Manifest | None:
+    try:
+        return store.find_manifest(fingerprint)
+    except ValueError:  # damaged; the next run that wants the artifact makes it anew
+        return None
 
 
 def _remove(store: Store, path: str, collected: Collected, dry_run: bool) -> None:

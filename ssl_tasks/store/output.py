@@ -11,12 +11,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssl_tasks.artifact import Artifact, FileEntry
+
+if TYPE_CHECKING:
+    from ssl_tasks.store.filesystem import Store
 
 
 @dataclass
@@ -31,6 +34,11 @@ class Output:
     schemas: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def store(self) -> Store:
+        """The store, opened once per process."""
+        return Artifact(self.uri, self.fingerprint, self.stage, 0).store
+
     @contextlib.contextmanager
     def file(self, name: str, *, rendering: bool = False) -> Iterator[Path]:
         """A local path to write `name` to; on leaving, it is hashed and, on object storage, uploaded.
@@ -39,7 +47,7 @@ class Output:
             name: relative, the same for equal inputs: no random names.
             rendering: for what is looked at (HTML, PNG) and may hold times; no part of the data checksum.
         """
-        store = Artifact(self.uri, self.fingerprint, self.stage, 0).store
+        store = self.store
         target = store.full(f"objects/{self.fingerprint}/{self.attempt}/{name}")
         if store.is_local:
             path = Path(target)
@@ -73,8 +81,7 @@ class Output:
 
     def path(self, name: str) -> Path:
         """Local path of a file written before, for reading it again."""
-        handle = Artifact(self.uri, self.fingerprint, self.stage, 0)
-        return handle.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)
+        return self.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)
 
     def merge(self, other: Output) -> None:
         """Take over what a worker wrote through its own copy of this output."""

@@ -121,8 +121,8 @@ class CpuSyncBatchNorm(_BatchNorm):
     norm layers.
     """
 
-    drop: nn.Module | None = None
-    act: nn.Module | None = None
+    drop: nn.Module | None  # annotations only: a class attribute would hide the submodule
+    act: nn.Module | None
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.ndim < 2:
@@ -148,8 +148,8 @@ class CpuSyncBatchNorm(_BatchNorm):
 class CudaSyncBatchNorm(nn.SyncBatchNorm):
     """torch's own, with the dropout and activation of timm's fused norm layers."""
 
-    drop: nn.Module | None = None
-    act: nn.Module | None = None
+    drop: nn.Module | None
+    act: nn.Module | None
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.SyncBatchNorm`."""
@@ -157,7 +157,7 @@ class CudaSyncBatchNorm(nn.SyncBatchNorm):
 
 
 def _activate(norm: CpuSyncBatchNorm | CudaSyncBatchNorm, y: Tensor) -> Tensor:
-    for module in (norm.drop, norm.act):
+    for module in (getattr(norm, "drop", None), getattr(norm, "act", None)):
         if module is not None:
             y = module(y)
     return y

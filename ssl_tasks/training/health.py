@@ -12,6 +12,7 @@ from torch.nn import functional
 from ssl_tasks.errors import StageError
 
 
+@torch.no_grad()
 def feature_std(features: Tensor) -> float:
     """Mean standard deviation of l2-normalized features (N, D), times sqrt(D) (SimSiam, arXiv 2011.10566, figure 2).
 
@@ -21,6 +22,7 @@ def feature_std(features: Tensor) -> float:
     return float(directions.std(dim=0, correction=0).mean() * math.sqrt(features.shape[1]))
 
 
+@torch.no_grad()
 def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
     """Effective rank of features (N, D): exp of the entropy of the singular values (RankMe, arXiv 2210.02885, eq. 1).
 
@@ -35,6 +37,7 @@ def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
     return float(torch.exp(-(share * share.log()).sum()))
 
 
+@torch.no_grad()
 def knn_accuracy(features: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07) -> float:
     """Leave-one-out accuracy of a weighted k-nearest-neighbour vote (Wu et al., arXiv 1805.01978, section 3.4).
 

@@ -10,29 +10,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from ssl_tasks.config import Config
-
-Beta = Annotated[float, Field(ge=0, lt=1)]
-
-
-class OptimizerConfig(Config):
-    """Which optimizer moves the weights, and how far."""
-
-    name: Literal["adamw", "sgd", "lars"] = "adamw"
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate, of the whole batch."""
-    weight_decay: float = Field(1e-2, ge=0)
-    """Decoupled for adamw, an L2 penalty for sgd and lars; never on biases and norms."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """Of sgd and lars."""
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    """Of adamw."""
+from ssl_tasks.training.config import OptimizerConfig
 
 
 def build_optimizer(param_groups: list[dict[str, Any]], config: OptimizerConfig) -> torch.optim.Optimizer:

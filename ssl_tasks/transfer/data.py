@@ -95,5 +95,5 @@ def embeddings(embed: Artifact, name: str, splits: pa.Table) -> NDArray[np.float
     assert table[ROW].equals(splits[ROW]), f"{name} and the splits are not of the same rows"
     column = table["embedding"].combine_chunks()
     width = column.type.list_size
-    flat = column.flatten().to_numpy(zero_copy_only=False)
+    flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, width).astype(np.float64)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 PROBE_SHARE = 0.25
 EVAL_ROWS = 512
+Rate = Annotated[float, Field(gt=0)]
 
 
 class ScratchConfig(Config):
@@ -29,7 +30,7 @@ class ScratchConfig(Config):
     """Optimizer steps of one fit, at every label budget."""
     batch_size: int = Field(64, ge=2)
     """Rows of a step, or all labelled rows where there are fewer."""
-    learning_rates: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = [3e-4, 1e-3, 3e-3]
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4, 1e-3, 3e-3)
     """Candidates; where val has no labels, the middle one."""
     weight_decay: float = Field(0.05, ge=0)
 
@@ -95,7 +96,7 @@ class _Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate * 0.5 * (1.0 + math.cos(math.pi * self.step / self.context.scratch.steps))
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             self.optimizer.step()
             self.step += 1
 

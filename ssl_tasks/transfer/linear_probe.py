@@ -23,9 +23,7 @@ def fit(task: Task) -> Prediction:
         model, converged = _train(task, DEFAULT)
         return Prediction(_scores(model, task.test, task.num_classes), {"C": DEFAULT, "converged": converged})
     fitted = {strength: _train(task, strength) for strength in STRENGTHS}
-    best = max(
-        STRENGTHS, key=lambda c: (*task.val_score(_scores(fitted[c][0], task.val, task.num_classes)), -c)
-    )
+    best = max(STRENGTHS, key=lambda c: (*task.val_score(_scores(fitted[c][0], task.val, task.num_classes)), -c))
     model, converged = fitted[best]
     return Prediction(_scores(model, task.test, task.num_classes), {"C": best, "converged": converged})
 

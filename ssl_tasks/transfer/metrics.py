@@ -1,7 +1,9 @@
 """Classification metrics under row weights: the same lines give the value and its bootstrap replicates.
 
     score(labels, scores)["balanced_accuracy"]
-    weighted(labels, predicted, likelihood, weights_TB, num_classes)["accuracy"]      # (B,)
+    weighted(labels, predicted, likelihood, weights_TB, num_classes)["accuracy"]
+
+The first gives a number, the second one for each of B columns of weights.
 """
 
 from __future__ import annotations

@@ -1,0 +1,123 @@
+"""Commands around a run: methods, doctor, deploy, serve."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from flows import server as prefect_server
+from flows.console import print_table, print_whole
+from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
+from flows.output import reporting
+from flows.quiet import imports, quiet
+from flows.recipe import default_store, load_recipe
+from ssl_tasks.errors import RequestError
+
+Cron = Annotated[str, typer.Option("--cron", metavar="LINE", help="When it runs: minute hour day month weekday.")]
+Timezone = Annotated[str, typer.Option("--timezone", metavar="NAME", help="Of the cron line, as in Europe/Berlin.")]
+
+
+def methods(json: Json = False, verbose: Verbose = False) -> None:
+    """List the pretext methods, with their modalities and papers."""
+    from ssl_tasks.methods import names, spec
+
+    with reporting(json=json, verbose=verbose, empty={"methods": []}) as out:
+        with imports():
+            specs = [spec(name) for name in names()]
+        print_table(
+            out.console,
+            ["method", "modalities", "version", "paper"],
+            [[found.name, ", ".join(found.modalities), str(found.version), found.paper] for found in specs],
+        )
+        out.result(
+            {
+                "methods": [
+                    {
+                        "name": found.name,
+                        "modalities": list(found.modalities),
+                        "version": found.version,
+                        "paper": found.paper,
+                        "config": {
+                            key: info.get_default(call_default_factory=True)
+                            for key, info in found.config.model_fields.items()
+                            if not info.is_required()
+                        },
+                    }
+                    for found in specs
+                ]
+            }
+        )
+
+
+def doctor(
+    store: StoreUri = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Start Ray as well and run one task, which takes a while.")] = False,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Check the installation, Prefect, the store and Ray, and say what mends what is wrong."""
+    from flows.doctor import examine, worst
+
+    with reporting(json=json, verbose=verbose, empty={"checks": []}) as out:
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        findings = []
+        for finding in examine(store or default_store(), ray=ray):
+            findings.append(finding)
+            line = Text(f"{finding.level:<5}", style=colours[finding.level])
+            line.append(f"{finding.check}: {finding.found}", style="default")
+            out.console.print(line, soft_wrap=True)
+            if finding.mend:
+                print_whole(out.console, f"      mend: {finding.mend}")
+        out.status = worst(findings)
+        out.result({"ok": out.status == 0, "checks": [finding.to_dict() for finding in findings]})
+
+
+def deploy(
+    recipe: RecipeName,
+    cron: Cron,
+    timezone: Timezone = "UTC",
+    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="Work pool; made where it is missing.")] = "pretextflow",
+    overrides: Overrides = None,
+    store: StoreUri = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """Make a scheduled deployment on a Prefect server; a worker executes its runs."""
+    with reporting(json=json, verbose=verbose) as out:
+        quiet(verbose)
+        checked = load_recipe(recipe, overrides or (), store=store)
+        if prefect_server.configured_url() is None:
+            raise RequestError(
+                "deploy: a deployment needs a Prefect server that stays; start one with `prefect server start` and set "
+                "PREFECT_API_URL=http://127.0.0.1:4200/api, or use `pretextflow serve`, which brings its own"
+            )
+        prefect_server.start().wait()
+        with imports():
+            from flows.deploy import deploy as make_deployment
+        done = make_deployment(checked, cron=cron, timezone=timezone, pool=pool)
+        made = "made" if done.made_pool else "found"
+        print_whole(out.console, f"deployed {done.name} ({cron}, {timezone}) to work pool {done.pool} ({made})")
+        print_whole(out.console, f"start a worker where the runs are to happen:\n  {done.worker_command}")
+        out.result({"deployment": done.name, "deployment_id": done.deployment_id, "pool": done.pool, "cron": cron})
+
+
+def serve(
+    recipe: RecipeName,
+    cron: Cron,
+    timezone: Timezone = "UTC",
+    overrides: Overrides = None,
+    store: StoreUri = None,
+    verbose: Verbose = False,
+) -> None:
+    """Run a recipe on a schedule on this machine, until Ctrl-C; brings a Prefect server where there is none."""
+    with reporting(verbose=verbose) as out:
+        quiet(verbose=True)  # the log is all that there is to see of a served run
+        checked = load_recipe(recipe, overrides or (), store=store)
+        with prefect_server.connection(scheduler=True) as server:
+            with imports():
+                from flows.deploy import serve as serve_runs
+            server.wait()
+            print_whole(out.console, f"serving {checked.name} ({cron}, {timezone}); Prefect: {server.url}; Ctrl-C ends it")
+            serve_runs(checked, cron=cron, timezone=timezone)

@@ -1,0 +1,93 @@
+"""Scheduled runs: a deployment for a work pool, or a runner on this machine.
+
+Both name the flow by its module, so whoever executes it needs pretextflow installed and nothing copied. The
+recipe goes along as the flow's parameter, complete and with absolute paths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from flows.recipe import Recipe
+from ssl_tasks.errors import RequestError
+
+POOL = "pretextflow"
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What was deployed."""
+
+    deployment_id: str
+    name: str
+    pool: str
+    made_pool: bool
+
+    @property
+    def worker_command(self) -> str:
+        """Starts the worker that executes the runs."""
+        return f"prefect worker start --pool {self.pool!r} --type process"
+
+
+def deploy(recipe: Recipe, *, cron: str, timezone: str, pool: str = POOL) -> Deployed:
+    """Make or replace the deployment of a recipe, and the work pool where it is missing.
+
+    Raises:
+        RequestError: the cron line or the time zone is wrong.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectNotFound
+
+    deployment = _deployment(recipe, cron, timezone, pool)
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(pool)
+            made = False
+        except ObjectNotFound:
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+            made = True
+    identity = asyncio.run(_apply(deployment))
+    return Deployed(str(identity), f"{deployment.flow_name}/{deployment.name}", pool, made)
+
+
+def serve(recipe: Recipe, *, cron: str, timezone: str) -> None:
+    """Execute the recipe's runs in this process's children until it is told to stop.
+
+    Raises:
+        RequestError: the cron line or the time zone is wrong.
+    """
+    from prefect import serve as serve_deployments
+
+    # one at a time: a run that takes longer than its period must not compete with the next one
+    serve_deployments(_deployment(recipe, cron, timezone, None), print_starting_message=False, limit=1)
+
+
+async def _apply(deployment: Any) -> Any:
+    return await deployment.aapply()
+
+
+def _deployment(recipe: Recipe, cron: str, timezone: str, pool: str | None) -> Any:
+    from prefect.client.schemas.schedules import CronSchedule
+    from prefect.deployments.runner import EntrypointType, RunnerDeployment
+    from pydantic import ValidationError
+
+    from flows.flow import pretextflow
+
+    try:
+        schedule = CronSchedule(cron=cron, timezone=timezone)
+    except (ValidationError, ValueError) as error:
+        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise RequestError(f"--cron {cron!r} (time zone {timezone}): {found}; five fields, for example '0 2 * * *'") from error
+    return RunnerDeployment.from_flow(
+        pretextflow,
+        name=recipe.name,
+        schedule=schedule,
+        parameters={"recipe": recipe.to_dict()},
+        description=f"Recipe {recipe.name}; artifacts in {recipe.store}",
+        work_pool_name=pool,
+        enforce_parameter_schema=False,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+    )

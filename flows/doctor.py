@@ -1,0 +1,158 @@
+"""Checks of the installation, Prefect, the store and Ray; each finding with the command that mends it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from flows import server as prefect_server
+from flows.execution import check_writable
+from flows.preflight import ADDRESS_FILE, unreachable
+from ssl_tasks.errors import PretextflowError
+from ssl_tasks.store import Store
+
+PACKAGES = ("pretextflow", "ray", "prefect", "fastapi", "torch", "torchvision", "timm", "pyarrow", "scikit-learn")
+OPTIONAL = ("pretextflow",)
+"""Missing where the source tree is used without having been installed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor."""
+
+    check: str
+    level: Literal["ok", "warn", "fail"]
+    found: str
+    mend: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`."""
+        return asdict(self)
+
+
+def examine(store: str, *, ray: bool = False) -> Iterator[Finding]:
+    """All findings, one after the other.
+
+    Args:
+        ray: start a local Ray, or connect to the cluster of RAY_ADDRESS, and run one task.
+    """
+    yield from _versions()
+    yield from _prefect()
+    yield from _store(store)
+    yield from _ray_address()
+    yield from _ray_token()
+    if ray:
+        yield _ray_starts()
+
+
+def _versions() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    supported = (3, 11) <= sys.version_info[:2] <= (3, 13)
+    mend = "" if supported else "install Python 3.11, 3.12 or 3.13 and pretextflow in it"
+    yield Finding("python", "ok" if supported else "warn", version, mend)
+    for name in PACKAGES:
+        try:
+            yield Finding(name, "ok", importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            level: Literal["warn", "fail"] = "warn" if name in OPTIONAL else "fail"
+            yield Finding(name, level, "not installed", "pip install pretextflow")
+    package = importlib.metadata.distribution("prefect").locate_file("prefect")
+    if not (Path(str(package)) / "__pycache__").is_dir():
+        yield Finding(
+            "bytecode",
+            "warn",
+            "the installed packages are not compiled, which doubles the start time of every command",
+            f"{sys.executable} -m compileall -q {Path(str(package)).parent}",
+        )
+
+
+def _prefect() -> Iterator[Finding]:
+    url = prefect_server.configured_url()
+    if url:
+        try:
+            prefect_server.Server(url.rstrip("/")).wait()
+            yield Finding("prefect server", "ok", f"{url} answers")
+        except PretextflowError as error:
+            yield Finding("prefect server", "fail", str(error), "prefect server start, or unset PREFECT_API_URL")
+        return
+    home = prefect_server.prefect_home()
+    where = home if home.exists() else home.parent
+    if os.access(where, os.W_OK):
+        yield Finding("prefect server", "ok", f"embedded, its database in {home}")
+    else:
+        yield Finding("prefect server", "fail", f"{home} cannot be written", "export PREFECT_HOME=<writable folder>")
+
+
+def _store(uri: str) -> Iterator[Finding]:
+    mend = "choose another folder with --store or PRETEXTFLOW_STORE"
+    try:
+        plain = Store(uri)
+        if plain.is_local and not Path(plain.root).exists():
+            parent = next(path for path in Path(plain.root).parents if path.exists())
+            if not os.access(parent, os.W_OK):
+                yield Finding("store", "fail", f"{plain.root} cannot be made: {parent} cannot be written", mend)
+            else:
+                yield Finding("store", "ok", f"{plain.root} will be made by the first run")
+            return
+        store = Store.open(uri)
+        check_writable(store)
+        yield Finding("store", "ok", f"{store.uri} can be written")
+    except PretextflowError as error:
+        yield Finding("store", "fail", str(error), mend)
+
+
+def _ray_address() -> Iterator[Finding]:
+    address = os.environ.get("RAY_ADDRESS")
+    if address and address not in ("local", "auto"):
+        problem = unreachable(address)
+        if problem:
+            yield Finding("ray address", "fail", f"RAY_ADDRESS={address} does not answer: {problem}", "unset RAY_ADDRESS")
+        else:
+            yield Finding("ray address", "ok", f"RAY_ADDRESS={address} answers")
+    else:
+        yield Finding("ray address", "ok", "not set: each run starts a local Ray of its own")
+    if not ADDRESS_FILE.exists():
+        return
+    known = ADDRESS_FILE.read_text().strip()
+    if unreachable(known):
+        found = f"{ADDRESS_FILE} names {known}, where no cluster answers; it was left by one that was killed"
+        yield Finding("ray address file", "fail" if address == "auto" else "warn", found, f"rm {ADDRESS_FILE}")
+    else:
+        yield Finding("ray address file", "ok", f"{ADDRESS_FILE} names {known}, which answers")
+
+
+def _ray_token() -> Iterator[Finding]:
+    mode = os.environ.get("RAY_AUTH_MODE", "")
+    path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
+    if mode == "token" and not has_token:
+        yield Finding(
+            "ray token", "fail", f"RAY_AUTH_MODE=token, and there is no token at {path}", "ray get-auth-token --generate"
+        )
+    elif os.environ.get("RAY_ADDRESS") and has_token and mode != "token":
+        found = "there is a token, and a client that connects by address does not use it by itself"
+        yield Finding("ray token", "warn", found, "export RAY_AUTH_MODE=token if the cluster wants one")
+    else:
+        yield Finding("ray token", "ok", "used" if mode == "token" else "not needed for a local Ray")
+
+
+def _ray_starts() -> Finding:
+    from ssl_tasks.cluster.connect import connection
+    from ssl_tasks.cluster.probe import run_one_task
+
+    try:
+        with connection(os.environ.get("RAY_ADDRESS") or None, num_cpus=1):
+            return Finding("ray start", "ok", run_one_task())
+    except Exception as error:  # Ray raises many kinds; each is a finding
+        return Finding("ray start", "fail", f"{type(error).__name__}: {error}", "look into /tmp/ray/session_latest/logs")
+
+
+def worst(findings: list[Finding]) -> int:
+    """Exit status: 1 where something fails."""
+    return int(any(finding.level == "fail" for finding in findings))
+

@@ -1,0 +1,222 @@
+"""One run of a recipe, stage by stage, with its record kept up to date. Knows nothing of Prefect.
+
+    execution = prepare(recipe, listener=Quiet())
+    for planned in execution.plan:
+        execution.run_stage(planned.name)
+    execution.finish("completed")
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from flows.plan import Planned, make_plan
+from flows.preflight import CHECKS, check_ray
+from flows.recipe import Recipe, default_dag
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import PretextflowError, RequestError
+from ssl_tasks.materialize import Materialized, materialize
+from ssl_tasks.stages.base import Stage
+from ssl_tasks.store import Store
+from ssl_tasks.store.runs import RunRecord, RunState, StageRecord, new_run_id, save_run
+
+METRIC_STAGES = ("pretrain", "transfer", "report")
+"""Stages whose measured values are the run's metrics."""
+
+
+class Listener(Protocol):
+    """Who is told what happens: the console, or the log of a deployment."""
+
+    def planned(self, plan: list[Planned]) -> None:
+        """All stages are known; nothing has run."""
+
+    def started(self, planned: Planned) -> None:
+        """A stage begins, or is looked up."""
+
+    def waiting(self, stage: str, holder: str) -> None:
+        """Another run makes the same artifact; this one waits for it."""
+
+    def finished(self, record: StageRecord) -> None:
+        """A stage has ended, well or not."""
+
+    def warning(self, text: str) -> None:
+        """Something the user should know."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def planned(self, plan: list[Planned]) -> None: ...
+
+    def started(self, planned: Planned) -> None: ...
+
+    def waiting(self, stage: str, holder: str) -> None: ...
+
+    def finished(self, record: StageRecord) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+
+@dataclass
+class Execution:
+    """A run in progress."""
+
+    recipe: Recipe
+    store: Store
+    plan: list[Planned]
+    record: RunRecord
+    listener: Listener
+    forced: frozenset[str] = frozenset()
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    def run_stage(self, name: str) -> Materialized:
+        """Make or find one stage's artifact, check what can be checked now, and write the record.
+
+        Raises:
+            PretextflowError: what the stage or a check refuses.
+        """
+        planned = next(entry for entry in self.plan if entry.name == name)
+        self.listener.started(planned)
+        began = time.monotonic()
+        try:
+            made = materialize(
+                self.store,
+                planned.stage,
+                planned.config,
+                self.artifacts,
+                fingerprint=planned.fingerprint,
+                force=name in self.forced,
+                verify=self._is_read_later(name),
+                on_wait=lambda holder: self.listener.waiting(name, holder),
+            )
+            self.artifacts[name] = made.artifact
+            if name in CHECKS:
+                CHECKS[name](self.recipe, made.artifact)
+        except BaseException as error:
+            self._note(name, status="failed", seconds=time.monotonic() - began, reason=_one_line(error))
+            raise
+        if made.warning:
+            self.listener.warning(made.warning)
+        self._note(
+            name,
+            status=made.status,
+            seconds=made.seconds,
+            rows=made.artifact.rows,
+            uri=made.artifact.location,
+            reason=_reason(planned, made),
+        )
+        return made
+
+    def finish(self, state: RunState, error: BaseException | None = None) -> None:
+        """Close the record: final state, metrics, report; stages that did not come to run are `skipped`."""
+        self.error = error
+        self.record.state = state
+        self.record.finished = time.time()
+        self.record.error = None if error is None else _one_line(error)
+        broken = next((stage.name for stage in self.record.stages if stage.status == "failed"), None)
+        for stage in self.record.stages:
+            if stage.status == "pending":
+                stage.status = "skipped"
+                stage.reason = f"{broken} {state}" if broken else f"run {state}"
+        self.record.metrics = {
+            name: self.artifacts[name].measured for name in METRIC_STAGES if name in self.artifacts
+        }
+        self.record.report = self._report()
+        save_run(self.store, self.record)
+
+    def _report(self) -> str | None:
+        artifact = self.artifacts.get("report")
+        names = [name for name in artifact.names() if name.endswith(".html")] if artifact else []
+        if artifact is None or not names:
+            return None
+        if self.store.is_local:
+            return str(artifact.path(names[0]))
+        return f"{artifact.location}/{artifact.manifest.attempt}/{names[0]}"
+
+    def _is_read_later(self, name: str) -> bool:
+        """Whether a stage that is going to run reads this one: only then are checksums worth their time."""
+        return any(name in entry.stage.inputs and entry.status != "cached" for entry in self.plan)
+
+    def _note(self, name: str, **changes: Any) -> None:
+        stage = self.record.stage(name)
+        for key, value in changes.items():
+            setattr(stage, key, value)
+        save_run(self.store, self.record)
+        self.listener.finished(stage)
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    listener: Listener,
+    stages: tuple[Stage, ...] | None = None,
+    forced: Collection[str] = (),
+    previous: RunRecord | None = None,
+    run_id: str | None = None,
+) -> Execution:
+    """Open the store, plan, check what can be checked before anything runs, and write the record.
+
+    Args:
+        forced: stages to make anew.
+        previous: the record of the run that is continued, under its id.
+        run_id: the id of a new run where it is given from outside.
+
+    Raises:
+        RequestError: the request is wrong; no record was written.
+    """
+    stages = stages or default_dag()
+    store = Store.open(recipe.store)
+    plan = make_plan(recipe, store, stages=stages, forced=forced)
+    if any(entry.status != "cached" for entry in plan):
+        check_ray(recipe)
+        check_writable(store)
+    if recipe.ray_address:
+        os.environ["RAY_ADDRESS"] = recipe.ray_address  # read where the cluster is connected, and by Ray's workers
+    record = RunRecord(
+        run_id=previous.run_id if previous else run_id or new_run_id(recipe.name),
+        name=recipe.name,
+        recipe=recipe.to_dict(),
+        stages=[StageRecord(name=p.name, fingerprint=p.fingerprint, reason=p.reason) for p in plan],
+    )
+    if previous:
+        record.started = previous.started
+    try:
+        save_run(store, record)
+    except OSError as error:
+        raise RequestError(f"store {store.uri}: cannot be written: {error}") from error
+    listener.planned(plan)
+    return Execution(recipe, store, plan, record, listener, frozenset(forced))
+
+
+def check_writable(store: Store) -> None:
+    """Refuse a store in which nothing can be written.
+
+    Raises:
+        RequestError: the probe could not be written.
+    """
+    probe = f"runs/.probe-{os.getpid()}"
+    try:
+        store.write_bytes(probe, b"")
+        store.delete(probe)
+    except OSError as error:
+        raise RequestError(f"store {store.uri}: cannot be written: {error}; choose another with --store") from error
+
+
+def _reason(planned: Planned, made: Materialized) -> str:
+    if made.status == "cached" and planned.status != "cached":
+        return "made by another run in the meantime"
+    if made.status == "ran" and planned.status == "cached":
+        return made.warning or "gone from the store since it was planned"
+    return planned.reason
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "interrupted"
+    text = " ".join(str(error).split())
+    return text if isinstance(error, PretextflowError) else f"{type(error).__name__}: {text}"

@@ -1,0 +1,168 @@
+"""What a run would do, worked out up front: fingerprints need only the parents' fingerprints.
+
+    for planned in make_plan(recipe, store):
+        print(planned.stage.name, planned.status, planned.reason)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from flows.recipe import Recipe, default_dag
+from ssl_tasks.artifact import Manifest
+from ssl_tasks.config import Config, semantic
+from ssl_tasks.errors import RequestError
+from ssl_tasks.stages.base import Stage
+from ssl_tasks.store import Store
+from ssl_tasks.store.filesystem import Damaged
+from ssl_tasks.store.runs import RunRecord, list_runs
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a plan."""
+
+    stage: Stage
+    config: Config
+    fingerprint: str
+    status: Literal["cached", "run", "damaged"]
+    reason: str
+    last_seconds: float | None
+    """How long it took the last time, under this or an earlier config."""
+
+    @property
+    def name(self) -> str:
+        """The stage's name."""
+        return self.stage.name
+
+
+def make_plan(
+    recipe: Recipe,
+    store: Store,
+    *,
+    stages: tuple[Stage, ...] | None = None,
+    forced: Collection[str] = (),
+) -> list[Planned]:
+    """Each stage with its fingerprint, whether it is in the store, and why it is not.
+
+    Raises:
+        RequestError: the source cannot be read.
+    """
+    history = [record for record in list_runs(store) if record.name == recipe.name]
+    fingerprints: dict[str, str] = {}
+    plan = []
+    for stage in stages or default_dag():
+        config = recipe.config_of(stage)
+        source = stage.source(config) if stage.source else None
+        fingerprint = fingerprints[stage.name] = stage.fingerprint(config, fingerprints, source)
+        plan.append(_planned(stage, config, fingerprint, fingerprints, store, history, stage.name in forced))
+    return plan
+
+
+def stages_from(stages: tuple[Stage, ...], first: str) -> list[str]:
+    """Names of the stage `first` and of those after it.
+
+    Raises:
+        RequestError: there is no such stage.
+    """
+    names = [stage.name for stage in stages]
+    if first not in names:
+        raise RequestError(f"--from {first}: no such stage; there are {', '.join(names)}")
+    return names[names.index(first) :]
+
+
+def _planned(
+    stage: Stage,
+    config: Config,
+    fingerprint: str,
+    fingerprints: Mapping[str, str],
+    store: Store,
+    history: list[RunRecord],
+    forced: bool,
+) -> Planned:
+    damage = None
+    try:
+        found = store.lookup(fingerprint)
+    except Damaged as error:
+        found, damage = None, str(error)
+    if found:
+        manifest = store.manifest(fingerprint)
+        made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(manifest.started))
+        reason = "forced" if forced else f"unchanged, made {made}"
+        return Planned(stage, config, fingerprint, "run" if forced else "cached", reason, manifest.seconds)
+    previous = _previous(store, stage, fingerprint, history)
+    seconds = previous.seconds if previous else None
+    if damage:
+        return Planned(stage, config, fingerprint, "damaged", f"damaged: {damage}", seconds)
+    reason = _difference(stage, config, fingerprints, previous) if previous else "first time"
+    return Planned(stage, config, fingerprint, "run", reason, seconds)
+
+
+def _previous(store: Store, stage: Stage, fingerprint: str, history: list[RunRecord]) -> Manifest | None:
+    """The stage's manifest in the newest run of the recipe that finished the stage under another fingerprint."""
+    for record in history:
+        for earlier in record.stages:
+            if earlier.name != stage.name or earlier.fingerprint == fingerprint:
+                continue
+            try:
+                manifest = store.find_manifest(earlier.fingerprint)
+            except ValueError:
+                continue
+            if manifest:
+                return manifest
+    return None
+
+
+def _difference(stage: Stage, config: Config, fingerprints: Mapping[str, str], previous: Manifest) -> str:
+    reasons = [f"config {text}" for text in _changed_fields(config, previous.config)]
+    for name, version in stage.versions(config).items():
+        old = previous.versions.get(name)
+        if old is not None and old != version:
+            reasons.append(f"version {name} {old} -> {version}")
+    for parent in stage.inputs:
+        if previous.parents.get(parent) != fingerprints[parent]:
+            reasons.append(f"input {parent} changed")
+    if not reasons:
+        reasons.append("source files changed" if stage.source else "removed from the store")
+    return ", ".join(reasons)
+
+
+def _changed_fields(config: Config, old: Mapping[str, Any]) -> Iterator[str]:
+    new_values, old_values = dict(_leaves(semantic(config))), dict(_leaves(old))
+    for key in sorted({*new_values, *old_values}):
+        before = old_values[key] if key in old_values else _default(config, key)
+        after = new_values[key] if key in new_values else _default(config, key)
+        if before != after:
+            yield f"{key} {_show(before)} -> {_show(after)}"
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+_ABSENT = object()
+
+
+def _default(config: Config, key: str) -> Any:
+    """The default behind a field that was left out because it had it; `_ABSENT` where there is none."""
+    model: Any = type(config)
+    value: Any = _ABSENT
+    for part in key.split("."):
+        fields = getattr(model, "model_fields", {})
+        if part not in fields:
+            return _ABSENT
+        value = fields[part].get_default(call_default_factory=True) if not fields[part].is_required() else _ABSENT
+        model = type(value) if isinstance(value, Config) else fields[part].annotation
+    return value
+
+
+def _show(value: Any) -> str:
+    text = "unset" if value is _ABSENT or value is None else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -1,0 +1,79 @@
+"""Checks across sections, made as soon as what they need is known and before anything expensive."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from flows.recipe import Recipe
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import SPLIT, SPLITS_FILE, TRAIN
+
+ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where Ray itself puts it
+
+
+def after_ingest(recipe: Recipe, ingested: Artifact) -> None:
+    """Refuse transfer strategies for data without labels."""
+    strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
+    if strategies and not ingested.measured.get("labelled"):
+        raise RequestError(
+            f"transfer.strategies: {', '.join(strategies)} need labels, and the data at ingest.path has no labels. "
+            "Put images into one folder per class or name a label column, or set transfer.strategies=[] to pretrain "
+            "and embed only"
+        )
+
+
+def after_split(recipe: Recipe, split: Artifact) -> None:
+    """Refuse a batch that is larger than the train rows: there are no short batches."""
+    batch_size = getattr(getattr(recipe, "pretrain", None), "batch_size", 0)
+    num_train = split.table(SPLITS_FILE, columns=[SPLIT])[SPLIT].to_pylist().count(TRAIN)
+    if batch_size > num_train:
+        raise RequestError(
+            f"pretrain.batch_size: {batch_size} is larger than the {num_train} train rows that are left; "
+            f"set pretrain.batch_size={max(1, num_train)} or less, or give more data"
+        )
+
+
+CHECKS: dict[str, Callable[[Recipe, Artifact], None]] = {"ingest": after_ingest, "split": after_split}
+"""By the stage after which they are made."""
+
+
+def ray_address(recipe: Recipe) -> str | None:
+    """host:port of the cluster that the recipe or RAY_ADDRESS names; None for a local Ray."""
+    address = recipe.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    if address == "auto":
+        address = ADDRESS_FILE.read_text().strip() if ADDRESS_FILE.exists() else "no address file"
+    return None if address == "local" else address
+
+
+def check_ray(recipe: Recipe) -> None:
+    """Refuse to start when nothing listens at the Ray address.
+
+    Raises:
+        RequestError: the address is not host:port, or nothing answers there.
+    """
+    address = ray_address(recipe)
+    if address is None:
+        return
+    where = "ray_address" if recipe.ray_address else "RAY_ADDRESS"
+    problem = unreachable(address)
+    if problem:
+        raise RequestError(
+            f"{where}: no Ray cluster at {address} ({problem}); start one there (ray start --head), correct the "
+            "address, or unset it for a local Ray"
+        )
+
+
+def unreachable(address: str, timeout: float = 3.0) -> str | None:
+    """Why nothing can be reached at [scheme://]host:port, or None where something listens."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host or not port.isdigit():
+        return "expected host:port"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
+    except (OSError, OverflowError) as error:
+        return str(error)
+    return None

@@ -1,0 +1,91 @@
+"""Connect to Ray: a local one of our own, ended with us, or a running cluster that we never shut down."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_tasks.errors import RequestError
+
+ENVIRONMENT = {
+    # Plain variables, set before Ray starts, and no runtime_env: that would force new processes for every actor.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # the default of 2 s is waited for at the end of every run
+    "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # opts in to what 2.61 does by default, and so ends its warning
+    "RAY_TQDM": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+@dataclass(frozen=True)
+class Connection:
+    """A live connection to Ray."""
+
+    embedded: bool
+    """Whether the cluster is our own and ends with this process."""
+
+
+@contextlib.contextmanager
+def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = False) -> Iterator[Connection]:
+    """Be connected to Ray while the block runs.
+
+    Args:
+        address: host:port of a running cluster; None for a local one of our own.
+        num_cpus: logical CPUs that a local one declares: more than there are cores, because training workers
+            reserve theirs and the feed hangs for ever without any (ray#41603).
+
+    Raises:
+        RequestError: nothing answers at the address.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield Connection(embedded=address is None)
+        return
+    if address is not None:
+        require_answer(address)
+    level = logging.INFO if verbose else logging.ERROR
+    logging.getLogger("ray").setLevel(level)
+    options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level, "configure_logging": verbose}
+    if address is None:
+        # "local" said aloud: without it Ray reads an address file that a killed cluster leaves behind
+        options |= {"num_cpus": num_cpus or None, "include_dashboard": False}
+    try:
+        ray.init(address=address or "local", **options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RequestError(f"ray_address: cannot use Ray at {address or 'local'}: {error}") from error
+    try:
+        yield Connection(embedded=address is None)
+    finally:
+        ray.shutdown()
+
+
+def require_answer(address: str) -> None:
+    """Ask for a TCP connection before Ray does, whose own attempt takes a minute to give up.
+
+    Raises:
+        RequestError: the address is no host:port, or nothing answers there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise RequestError(f"ray_address: {address!r} is not host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except OSError as error:
+        raise RequestError(
+            f"ray_address: no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave "
+            "ray_address and RAY_ADDRESS out to use a local one"
+        ) from error

@@ -1,0 +1,70 @@
+"""What runs in each training process. Importable by name, so that Ray sends a reference and not the code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from ssl_tasks.cluster.feed import start_feed
+from ssl_tasks.errors import PretextflowError
+from ssl_tasks.training.job import FAILURE_FILE, PROGRESS_FILE, Job, checkpoint_steps
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """One rank, from start to end. A failure that a user can mend is left in `failure.json`, not retried by Ray."""
+    import ray.train
+
+    job: Job = settings["job"]
+    context = ray.train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    store, folder = job.out.store, job.partial
+
+    def report(progress: dict[str, Any]) -> None:
+        if rank == 0:
+            store.write_json(f"{folder}/{PROGRESS_FILE}", {"total_steps": job.total_steps, **progress})
+
+    report({"step": 0, "note": "building the model"})
+    try:
+        _train(job, rank, world, settings["threads"], report)
+    except PretextflowError as error:
+        if rank == 0:
+            store.write_json(f"{folder}/{FAILURE_FILE}", {"message": str(error), "kind": type(error).__name__})
+
+
+def _train(job: Job, rank: int, world: int, threads: int, report: Callable[[dict[str, Any]], None]) -> None:
+    # The feed needs as long to start as torch and the model: it goes first, from where the newest marker says.
+    first = max(checkpoint_steps(job.out.store, job.partial), default=0)
+    started = start_feed(job, rank, world, first, job.total_steps)
+
+    import torch
+
+    from ssl_tasks.training.loop import Trainer
+    from ssl_tasks.training.results import write_results
+    from ssl_tasks.training.setup import Ranks
+
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    trainer = Trainer(job, Ranks(rank, world, _device()))
+    report({"step": first, "note": "waiting for the first batch"})
+
+    def feed(begin: int, end: int) -> Iterator[dict[str, np.ndarray]]:
+        return started if begin == first else start_feed(job, rank, world, begin, end)  # a checkpoint was damaged
+
+    began = time.monotonic()
+    trainer.run(feed, report)
+    if rank == 0:
+        write_results(trainer, time.monotonic() - began)
+
+
+def _device() -> Any:
+    import ray
+    import torch
+
+    if not ray.get_gpu_ids():
+        return torch.device("cpu")
+    import ray.train.torch
+
+    return ray.train.torch.get_device()

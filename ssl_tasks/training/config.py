@@ -1,0 +1,101 @@
+"""The recipe's `pretrain` section. Imports no torch: a cached run reads it and pays for nothing more."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from ssl_tasks import methods
+from ssl_tasks.config import Config, execution
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerConfig(Config):
+    """Which optimizer moves the weights, and how far."""
+
+    name: Literal["adamw", "sgd", "lars"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate, of the whole batch."""
+    weight_decay: float = Field(1e-2, ge=0)
+    """Decoupled for adamw, an L2 penalty for sgd and lars; never on biases and norms."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """Of sgd and lars."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Of adamw."""
+    warmup_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate climbs; half a cosine follows."""
+    final_fraction: float = Field(0.0, ge=0, le=1)
+    """Share of the peak learning rate that the cosine ends at."""
+    clip_norm: float | None = Field(None, gt=0)
+    """Largest joint norm of all gradients."""
+
+
+class MethodChoice(BaseModel):
+    """A method's name and the options given for it; `methods.resolve` turns it into the method's own config.
+
+    The options are hashed as given, so that a cached run need not import the method (and torch) to know its
+    fingerprint.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str = "simclr"
+
+    @model_validator(mode="after")
+    def _known(self) -> MethodChoice:
+        methods.require(self.name)
+        return self
+
+    def options(self) -> dict[str, Any]:
+        """Name and options."""
+        return {"name": self.name, **(self.model_extra or {})}
+
+
+def _as_choice(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class PretrainConfig(Config):
+    """What is trained, for how long, and (execution fields) on what."""
+
+    method: Annotated[MethodChoice, BeforeValidator(_as_choice)] = MethodChoice()
+    backbone: str = "resnet18"
+    """Images: a timm name. Tables: `mlp` or `mlp:<width>x<depth>`."""
+    stem: Literal["auto", "small", "standard"] = "auto"
+    init_from: str | None = None
+    """Start from an encoder: the fingerprint of a pretrain artifact of this store, or the URI of one elsewhere."""
+    epochs: int = Field(100, ge=1)
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many steps, whatever `epochs` says."""
+    batch_size: int = Field(256, ge=2)
+    """Rows of a global step, over all workers."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that each worker's share of a batch is cut into; for losses that are sums over rows."""
+    shuffle_shards: int = Field(64, ge=1)
+    """Shards whose rows are shuffled together; more than that are first shuffled as shards."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Above 0 the encoder is this moving average of the weights."""
+    precision: Literal["fp32", "bf16", "fp64"] = "fp32"
+    sync_batch_norm: bool = True
+    """Batch statistics over all workers; without, each worker (and each accumulated part) has its own."""
+    health_checks: int = Field(20, ge=1)
+    """How often in a run feature spread, RankMe and, with labels on val, a kNN probe are measured."""
+    modality: str = "image"
+    seed: int = Field(0, ge=0)
+
+    num_workers: int = execution(1, ge=1)
+    use_gpu: bool | Literal["auto"] = execution("auto")
+    threads: int = execution(0, ge=0)
+    """CPU threads of each worker; 0 shares this machine's cores out."""
+    feed_workers: int = execution(1, ge=1)
+    """Ray Data tasks per worker that make views at the same time."""
+    layout: Literal["auto", "contiguous", "channels_last"] = execution("auto")
+    compile: Literal["auto", "never", "always"] = execution("auto")
+    checkpoint_every_steps: int = execution(200, ge=1)
+    keep_checkpoints: int = execution(2, ge=1)
+    max_failures: int = execution(2, ge=0)
+    """Worker failures that Ray Train mends by going back to the last checkpoint."""
+    timeout_minutes: float = execution(0.0, ge=0)
+    """Give up after so long without a step; 0 waits for ever."""

@@ -1,0 +1,134 @@
+"""One pretraining: what every process of it needs to know, and what it can work out from that alone."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ssl_tasks import methods, modalities
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TRAIN, VAL, VIEWS_FILE
+from ssl_tasks.shards import Shards
+from ssl_tasks.store import Output, Store
+from ssl_tasks.training.config import PretrainConfig
+from ssl_tasks.training.plan import Plan
+
+if TYPE_CHECKING:
+    from ssl_tasks.methods.base import MethodConfig, MethodSpec
+    from ssl_tasks.stages.augment import AugmentConfig
+
+DONE_FILE = "done.json"
+FAILURE_FILE = "failure.json"
+PROGRESS_FILE = "progress.json"
+"""Beside the checkpoints: what a training leaves for the process that waits for it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Small and picklable; the data is opened where it is used."""
+
+    config: PretrainConfig
+    out: Output
+    normalized: Artifact
+    split: Artifact
+    augmented: Artifact
+    num_views: int
+    """Of the method, so that the feed can be laid out before torch is imported."""
+    initial: Artifact | None = None
+    """Encoder to start from."""
+
+    @property
+    def partial(self) -> str:
+        """Folder of the store for checkpoints and progress."""
+        return f"partial/{self.out.fingerprint}"
+
+    @property
+    def total_steps(self) -> int:
+        """Number of optimizer steps."""
+        steps = self.config.epochs * self.plan.steps_per_epoch
+        return min(steps, self.config.max_steps or steps)
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """The fitted normalization."""
+        stats: dict[str, Any] = self.normalized.json(STATS_FILE)
+        return stats
+
+    @property
+    def method_spec(self) -> MethodSpec:
+        """The method that is trained."""
+        return methods.spec(self.config.method.name)
+
+    @property
+    def method_config(self) -> MethodConfig:
+        """Its options."""
+        return methods.resolve(self.config.method.options(), self.config.modality)
+
+    @property
+    def modality(self) -> Any:
+        """The modality's operations."""
+        return modalities.modality(self.config.modality)
+
+    @property
+    def shards(self) -> Shards:
+        """The payload, mapped once per process."""
+        return _shards(self.normalized)
+
+    @property
+    def plan(self) -> Plan:
+        """Which rows each step sees.
+
+        Raises:
+            RequestError: the batch is larger than the train rows.
+        """
+        return _plan(self.normalized, self.split, self.config.batch_size, self.config.seed, self.config.shuffle_shards)
+
+    @property
+    def augment_config(self) -> AugmentConfig:
+        """The policy of augmented views."""
+        from ssl_tasks.stages.augment import AugmentConfig
+
+        return AugmentConfig.model_validate(self.augmented.json(VIEWS_FILE))
+
+    def probe_rows(self, limit: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Positions of at most `limit` val rows (train rows where there is no val) and their class numbers.
+
+        Labels of train and test rows are never looked at; where val rows have none, the second is None.
+        """
+        table = self.split.table(SPLITS_FILE, [SPLIT, LABEL])
+        names = np.array(table[SPLIT].to_pylist())
+        positions = np.flatnonzero(names == VAL)
+        on_val = len(positions) > 1
+        if not on_val:
+            positions = np.flatnonzero(names == TRAIN)
+        random = np.random.Generator(np.random.Philox(key=[self.config.seed, 1 << 32]))
+        positions = np.sort(random.permutation(positions)[:limit])
+        labels = table[LABEL].take(positions).to_pylist()
+        if not on_val or any(label is None for label in labels) or len(set(labels)) < 2:
+            return positions, None
+        classes = {label: number for number, label in enumerate(sorted(set(labels)))}
+        return positions, np.array([classes[label] for label in labels])
+
+
+@functools.lru_cache(maxsize=4)
+def _shards(normalized: Artifact) -> Shards:
+    return Shards.open(normalized)
+
+
+@functools.lru_cache(maxsize=4)
+def _plan(normalized: Artifact, split: Artifact, batch_size: int, seed: int, shuffle_shards: int) -> Plan:
+    names = np.array(split.table(SPLITS_FILE, [SPLIT])[SPLIT].to_pylist())
+    train = np.flatnonzero(names == TRAIN)
+    if batch_size > len(train):
+        raise RequestError(f"pretrain.batch_size: {batch_size} is larger than the {len(train)} train rows")
+    return Plan(train, _shards(normalized).starts, batch_size, seed, shuffle_shards)
+
+
+def checkpoint_steps(store: Store, folder: str) -> list[int]:
+    """Steps whose checkpoints have a marker, ascending. Here and not in `checkpoints`, which imports torch."""
+    names = store.list(folder)
+    return sorted(int(name[5:13]) for name in names if name.startswith("step-") and name.endswith(".json"))

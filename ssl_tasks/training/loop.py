@@ -1,0 +1,219 @@
+"""The training loop of one rank. Knows nothing of Ray: batches come from an iterator, state goes to the store.
+
+Way of a step: feed -> to_batch -> forward (loss) -> backward (DDP averages) -> clip -> optimizer -> method's
+own after_step -> moving average -> history, health, checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, distributed
+
+from ssl_tasks.errors import StageError
+from ssl_tasks.methods.base import Batch
+from ssl_tasks.training import optim
+from ssl_tasks.training.checkpoints import Checkpoints, State
+from ssl_tasks.training.health import Watchdog
+from ssl_tasks.training.job import Job
+from ssl_tasks.training.probe import embed_rows, probe
+from ssl_tasks.training.setup import Ranks, as_input, build_method, calibrate, place, wrap
+from ssl_tasks.training.views import to_batch
+
+Feed = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
+"""feed(first step, one past the last) gives the arrays of `make_views` for each step, in order."""
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Trainer:
+    """All that changes while training, on one rank."""
+
+    def __init__(self, job: Job, ranks: Ranks) -> None:
+        config = job.config
+        self.job, self.ranks, self.config = job, ranks, config
+        self.stats = job.stats
+        self.step = 0
+        self.history: dict[str, list[float]] = {}
+        self.health: dict[str, list[float]] = {}
+        self.watchdog = Watchdog()
+        self.resumed_at: int | None = None
+        self.checkpoints = Checkpoints(job.out.store, job.partial, config.keep_checkpoints)
+        method, self.random_weights = build_method(job)
+        self.choice = self._choose(method)
+        self.method = place(method, ranks, self.choice["layout"], config.sync_batch_norm)
+        self.call = wrap(self.method, ranks, self.choice["compiled"], config.sync_batch_norm)
+        self.optimizers = {
+            phase: optim.build_optimizer(self.method.param_groups(phase), config.optimizer)
+            for phase in self.method.phases
+        }
+        self.ema = optim.Ema(self.method.backbone, config.ema_decay) if config.ema_decay > 0 else None
+
+    def _choose(self, method: Any) -> dict[str, Any]:
+        """Calibrate once: the choice is saved before step 0 and used again on resume."""
+        store, path = self.job.out.store, f"{self.job.partial}/choice.json"
+        choice = self._from_rank_0(store.read_json(path))
+        if choice is None:  # all ranks time the same steps: a loss that gathers rows needs them all
+            choice = self._from_rank_0(asdict(calibrate(self.job, method, self.ranks, self._autocast)))
+            if self.ranks.rank == 0:
+                store.write_json(path, choice)
+        result: dict[str, Any] = choice
+        return result
+
+    def _from_rank_0(self, value: Any) -> Any:
+        """Rank 0's value, on all ranks."""
+        if self.ranks.world == 1:
+            return value
+        shared = [value]
+        distributed.broadcast_object_list(shared, src=0)
+        return shared[0]
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.ranks.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def run(self, feed: Feed, report: Report) -> None:
+        """Train to the end, from the newest checkpoint where there is one.
+
+        Args:
+            report: told about progress on rank 0, at most once a second.
+
+        Raises:
+            StageError: on every rank, when the loss is no number or the features have collapsed.
+        """
+        self._resume()
+        job, total = self.job, self.job.total_steps
+        checks = {round((k + 1) * total / self.config.health_checks) for k in range(self.config.health_checks)}
+        batches = feed(self.step, total)
+        first, began, told = self.step, time.monotonic(), 0.0
+        while self.step < total:
+            if self.step % job.plan.steps_per_epoch == 0:
+                self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
+            self._step(next(batches))
+            if self.step in checks:
+                self._check_health()
+            if self.step % self.config.checkpoint_every_steps == 0 or self.step == total:
+                self._save()
+            now = time.monotonic()
+            if now - told > 1.0 or self.step == total:
+                told = now
+                rate = (self.step - first) * self.config.batch_size / max(1e-9, now - began)
+                report({"step": self.step, "loss": self.history["loss"][-1], "rows_per_second": rate})
+        self.checkpoints.wait()
+
+    def _step(self, made: dict[str, np.ndarray]) -> None:
+        whole = to_batch(made, self.job, self.stats, self.ranks.device)
+        logged: dict[str, Tensor] = {}
+        for phase, optimizer in self.optimizers.items():
+            rate = self._set_rate(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+            for number, part in enumerate(_parts(whole, self.config.accumulate)):
+                last = number == self.config.accumulate - 1
+                with contextlib.nullcontext() if last else self._no_sync():
+                    self._backward(part, phase, logged)
+            moved = [weight for group in optimizer.param_groups for weight in group["params"]]
+            norm = optim.clip(moved, self.config.optimizer.clip_norm)
+            optimizer.step()
+            logged[_named("grad_norm", phase)] = norm.detach()
+        self.method.after_step((self.step + 1) / self.job.total_steps)
+        if self.ema is not None:
+            self.ema.update(self.method.backbone, self.step)
+        self._log(rate, logged)
+        self.step += 1
+
+    def _backward(self, part: Batch, phase: str, logged: dict[str, Tensor]) -> None:
+        batch = as_input(part, self.choice["layout"], self.config.precision)
+        with self._autocast():
+            results = self.call(batch, phase)
+        share = 1 / self.config.accumulate
+        (results["loss"] * share).backward()
+        for name, value in results.items():
+            key = _named(name, phase)
+            logged[key] = logged.get(key, torch.zeros((), device=value.device)) + value.detach().double() * share
+
+    def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
+        context: contextlib.AbstractContextManager[Any] = getattr(self.call, "no_sync", contextlib.nullcontext)()
+        return context
+
+    def _set_rate(self, optimizer: torch.optim.Optimizer) -> float:
+        total, config = self.job.total_steps, self.config.optimizer
+        warmup = round(config.warmup_fraction * total)
+        rate = optim.lr_at(self.step, total, warmup, config.lr, config.final_fraction)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def _log(self, rate: float, logged: dict[str, Tensor]) -> None:
+        """Mean over ranks of every scalar, so that all ranks see the same NaN and stop together."""
+        names = sorted(logged)
+        values = torch.stack([logged[name].double() for name in names])
+        if self.ranks.world > 1:
+            distributed.all_reduce(values)
+            values /= self.ranks.world
+        row = {"step": float(self.step), "lr": rate, **dict(zip(names, values.tolist(), strict=True))}
+        for name, value in row.items():
+            self.history.setdefault(name, []).append(value)
+        self.watchdog.check_loss(self.step, row["loss"])
+
+    def _check_health(self) -> None:
+        """Measured on rank 0; the verdict goes to all, so that all stop or none."""
+        message: str | None = None
+        if self.ranks.rank == 0:
+            row = {"step": float(self.step), **probe(self)}
+            for name, value in row.items():
+                self.health.setdefault(name, []).append(value)
+            try:
+                self.watchdog.check_features(self.step, row["feature_std"], row["rankme"])
+            except StageError as error:
+                message = str(error)
+        message = self._from_rank_0(message)
+        if message is not None:
+            raise StageError(message)
+
+    def _save(self) -> None:
+        if self.ranks.rank == 0:
+            self.checkpoints.save(self.step, self.state())
+
+    def state(self) -> State:
+        """All that a later process needs to go on as if it had never stopped."""
+        return {
+            "step": self.step,
+            "method": self.method.state_dict(),
+            "optimizers": {phase: optimizer.state_dict() for phase, optimizer in self.optimizers.items()},
+            "ema": self.ema.state_dict() if self.ema else {},
+            "history": self.history,
+            "health": self.health,
+            "num_bad": self.watchdog.num_bad,
+        }
+
+    def _resume(self) -> None:
+        state = self.checkpoints.load()
+        if state is None:
+            return
+        self.method.load_state_dict(state["method"])
+        for phase, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][phase])
+        if self.ema is not None:
+            self.ema.load_state_dict(state["ema"])
+        self.step = self.resumed_at = state["step"]
+        self.history, self.health = state["history"], state["health"]
+        self.watchdog.num_bad = state["num_bad"]
+
+
+def _named(name: str, phase: str) -> str:
+    return name if phase == "main" else f"{phase}_{name}"
+
+
+def _parts(batch: Batch, count: int) -> list[Batch]:
+    if count == 1:
+        return [batch]
+    views = [view.chunk(count) for view in batch.views]
+    positions, keys = batch.positions.chunk(count), batch.keys.chunk(count)
+    return [Batch([view[i] for view in views], positions[i], keys[i]) for i in range(count)]

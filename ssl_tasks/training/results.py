@@ -1,0 +1,77 @@
+"""What rank 0 leaves when training is done: the encoder, its start, and what was measured on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pyarrow as pa
+from safetensors.torch import save_file
+from torch import nn
+
+from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
+from ssl_tasks.training.job import DONE_FILE, Job
+from ssl_tasks.training.loop import Trainer
+
+
+def write_results(trainer: Trainer, seconds: float) -> None:
+    """Write all files through `job.out` and, last, `done.json` beside the checkpoints, which lists them."""
+    job = trainer.job
+    backbone: nn.Module = trainer.method.backbone if trainer.ema is None else trainer.ema.averaged
+    with job.out.file("encoder.safetensors") as path:
+        save_weights(backbone.float(), path)
+    with job.out.file("initial.safetensors") as path:
+        save_file({name: tensor.contiguous() for name, tensor in trainer.random_weights.items()}, path)
+    job.out.json(ENCODER_FILE, _info(job, backbone).model_dump(mode="json"))
+    job.out.table(METRICS_FILE, _table(trainer.history))
+    job.out.table(HEALTH_FILE, _table(trainer.health))
+    done = {
+        "entries": {name: entry.model_dump() for name, entry in job.out.entries.items()},
+        "schemas": job.out.schemas,
+        "measured": _measured(trainer, seconds),
+    }
+    job.out.store.write_json(f"{job.partial}/{DONE_FILE}", done)
+
+
+def _info(job: Job, backbone: nn.Module) -> EncoderInfo:
+    return EncoderInfo(
+        method=job.config.method.name,
+        backbone=job.config.backbone,
+        stem=job.config.stem,
+        modality=job.config.modality,
+        input_shape=job.modality.input_shape(job.stats),
+        stats=job.stats,
+        num_features=int(backbone.num_features),  # type: ignore[arg-type]  # nn.Module types attributes as tensors
+        steps=job.total_steps,
+        precision=job.config.precision,
+        seed=job.config.seed,
+    )
+
+
+def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
+    taken = trainer.step - (trainer.resumed_at or 0)
+    rows = taken * trainer.config.batch_size
+    measured = {
+        "steps": trainer.step,
+        "epochs": trainer.step / trainer.job.plan.steps_per_epoch,
+        "loss": trainer.history["loss"][-1],
+        "rows_per_second": rows / seconds if taken else None,
+        "workers": trainer.ranks.world,
+        "device": trainer.ranks.device.type,
+        "resumed_at": trainer.resumed_at,
+        "choice": trainer.choice,
+        **{name: values[-1] for name, values in trainer.health.items() if name != "step"},
+    }
+    return dict(json.loads(json.dumps(measured), parse_constant=lambda _: None))  # NaN is no JSON
+
+
+def _table(columns: dict[str, list[float]]) -> pa.Table:
+    arrays = {}
+    for name, values in columns.items():
+        if name == "step":
+            arrays[name] = pa.array([int(value) for value in values], pa.int64())
+        else:
+            arrays[name] = pa.array([None if math.isnan(value) else value for value in values], pa.float64())
+    return pa.table(arrays)
