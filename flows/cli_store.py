@@ -26,10 +26,10 @@ def runs(store: StoreUri = None, json: Json = False, verbose: Verbose = False) -
         cells = []
         for record in found:
             counts = [sum(s.status == status for s in record.stages) for status in ("ran", "cached")]
-            took = duration(record.finished - record.started) if record.finished else "-"
-            cells.append([record.run_id, record.state, f"{counts[0]} ran, {counts[1]} cached", took, record.error or ""])
+            done = f"{counts[0]} ran, {counts[1]} cached"
+            cells.append([record.run_id, record.state, done, duration(record.seconds), record.error or ""])
         if cells:
-            print_table(out.console, ["run", "state", "stages", "took", "error"], cells)
+            print_table(out.console, ["run", "state", "stages", "took", "error"], cells, right=["took"])
         else:
             print_whole(out.console, f"no runs in {opened.uri}")
         out.result({"store": opened.uri, "runs": [record.summary() for record in found]})
@@ -50,7 +50,7 @@ def show(
             [s.name, s.status, "-" if s.rows is None else f"{s.rows:,}", duration(s.seconds), s.fingerprint[:12], s.reason]
             for s in record.stages
         ]
-        print_table(out.console, ["stage", "status", "rows", "time", "artifact", "why"], cells)
+        print_table(out.console, ["stage", "status", "rows", "time", "artifact", "why"], cells, right=["rows", "time"])
         summarize(out.console, record)
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.started))
         print_line(out.console, f"started {started} on {record.host}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -90,14 +90,14 @@ def summarize(console: Console, record: RunRecord) -> None:
     """The closing summary: main metrics, time, the report's path, how to continue."""
     rows = metric_rows(record)
     if rows:
-        print_table(console, list(METRIC_COLUMNS), [metric_cells(row) for row in rows])
+        print_table(console, METRIC_COLUMNS, [metric_cells(row) for row in rows], right=METRIC_COLUMNS[1:])
     sentence = verdict(record)
     if sentence:
         console.print(Text(sentence))
     counts = [f"{sum(s.status == status for s in record.stages)} {status}" for status in ("ran", "cached", "failed")]
     shown = ", ".join(text for text in counts if not text.startswith("0 "))
-    took = duration((record.finished or time.time()) - record.started)
-    print_line(console, f"run {record.run_id}: {record.state} in {took} ({shown})")
+    took = "" if record.seconds is None else f" in {duration(record.seconds)}"
+    print_line(console, f"run {record.run_id}: {record.state}{took} ({shown or 'no stage'})")
     if record.report:
         print_whole(console, f"report: {record.report}")
 
@@ -107,11 +107,11 @@ def print_whole(console: Console, text: str) -> None:
     console.print(Text(text), soft_wrap=True)
 
 
-def print_table(console: Console, names: list[str], rows: list[list[str]], title: str | None = None) -> None:
-    """A table with plain borders that folds its cells in a narrow window."""
-    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for place, name in enumerate(names):
-        table.add_column(Text(name), overflow="fold", justify="left" if place == 0 else "right")
+def print_table(console: Console, names: Sequence[str], rows: list[list[str]], right: Collection[str] = ()) -> None:
+    """A table without borders that folds its cells in a narrow window; `right` are the columns of numbers."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in names:
+        table.add_column(Text(name), overflow="fold", justify="right" if name in right else "left")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
@@ -119,12 +119,8 @@ def print_table(console: Console, names: list[str], rows: list[list[str]], title
 
 def plan_table(console: Console, plan: list[Planned]) -> None:
     """What would run, why, and how long it took the last time."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("stage", "status", "last took", "why"):
-        table.add_column(name, overflow="fold", justify="right" if name == "last took" else "left")
-    for entry in plan:
-        table.add_row(*(Text(cell) for cell in plan_cells(entry)))
-    console.print(table)
+    cells = [[entry.name, entry.status, duration(entry.last_seconds), entry.reason] for entry in plan]
+    print_table(console, ["stage", "status", "last took", "why"], cells, right=["last took"])
     known = [entry.last_seconds for entry in plan if entry.status != "cached" and entry.last_seconds is not None]
     to_run = [entry for entry in plan if entry.status != "cached"]
     if not to_run:
@@ -132,11 +128,6 @@ def plan_table(console: Console, plan: list[Planned]) -> None:
     else:
         cost = f", about {duration(sum(known))} by their last times" if len(known) == len(to_run) else ""
         print_line(console, f"{len(to_run)} of {len(plan)} stages would run{cost}")
-
-
-def plan_cells(entry: Planned) -> list[str]:
-    """The columns of the plan's table."""
-    return [entry.name, entry.status, duration(entry.last_seconds), entry.reason]
 
 
 def plan_dict(entry: Planned) -> dict[str, Any]:

@@ -74,11 +74,14 @@ class Execution:
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     error: BaseException | None = None
 
-    def run_stage(self, name: str) -> Materialized:
-        """Make or find one stage's artifact, check what can be checked now, and write the record.
+    def run_stage(self, name: str, *, tries_left: int = 0) -> Materialized:
+        """Make or find one stage's artifact and write the record.
+
+        Args:
+            tries_left: how often the caller would call again after an unforeseen error.
 
         Raises:
-            PretextflowError: what the stage or a check refuses.
+            PretextflowError: what the stage refuses.
         """
         planned = next(entry for entry in self.plan if entry.name == name)
         self.listener.started(planned)
@@ -94,12 +97,13 @@ class Execution:
                 verify=self._is_read_later(name),
                 on_wait=lambda holder: self.listener.waiting(name, holder),
             )
-            self.artifacts[name] = made.artifact
-            if name in CHECKS:
-                CHECKS[name](self.recipe, made.artifact)
         except BaseException as error:
-            self._note(name, status="failed", seconds=time.monotonic() - began, reason=_one_line(error))
+            if tries_left > 0 and is_unforeseen(error):
+                self.listener.warning(f"{name}: {_one_line(error)}; it is tried again")
+            else:
+                self._note(name, status="failed", seconds=time.monotonic() - began, reason=_one_line(error))
             raise
+        self.artifacts[name] = made.artifact
         if made.warning:
             self.listener.warning(made.warning)
         self._note(
@@ -111,6 +115,21 @@ class Execution:
             reason=_reason(planned, made),
         )
         return made
+
+    def check_after(self, name: str) -> None:
+        """Check for later stages what is known once the stage `name` is done.
+
+        Raises:
+            RequestError: a later stage cannot work; it is recorded as the one that failed.
+        """
+        for check in CHECKS:
+            if check.after != name or check.stage not in (entry.name for entry in self.plan):
+                continue
+            try:
+                check.check(self.recipe, self.artifacts[name])
+            except PretextflowError as error:
+                self._note(check.stage, status="failed", reason=_one_line(error))
+                raise
 
     def finish(self, state: RunState, error: BaseException | None = None) -> None:
         """Close the record: final state, metrics, report; stages that did not come to run are `skipped`."""
@@ -184,7 +203,7 @@ def prepare(
         stages=[StageRecord(name=p.name, fingerprint=p.fingerprint, reason=p.reason) for p in plan],
     )
     if previous:
-        record.started = previous.started
+        record.started, record.continued = previous.started, record.started
     try:
         save_run(store, record)
     except OSError as error:
@@ -205,6 +224,11 @@ def check_writable(store: Store) -> None:
         store.delete(probe)
     except OSError as error:
         raise RequestError(f"store {store.uri}: cannot be written: {error}; choose another with --store") from error
+
+
+def is_unforeseen(error: object) -> bool:
+    """Whether trying again may help: what a stage refuses, it would refuse again."""
+    return isinstance(error, Exception) and not isinstance(error, PretextflowError)
 
 
 def _reason(planned: Planned, made: Materialized) -> str:

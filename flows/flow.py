@@ -7,6 +7,8 @@ called, not submitted: stages run on the main thread, where signals arrive.
 from __future__ import annotations
 
 import contextlib
+import tempfile
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,17 +18,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import Abort, ObjectNotFound, TerminationSignal
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.tasks import Task
 
-from flows.execution import Execution, prepare
+from flows.execution import Execution, is_unforeseen, prepare
 from flows.interrupt import CancelWatcher
 from flows.logged import LogListener
 from flows.plan import Planned
 from flows.recipe import build_recipe
 from flows.summary import markdown, metric_rows
-from ssl_tasks.errors import PretextflowError
 from ssl_tasks.store.runs import new_run_id, save_run
 
 FLOW_NAME = "pretextflow"
@@ -39,7 +40,13 @@ def _run_name() -> str:
     return str(parameters.get("run_id") or new_run_id(str(parameters["recipe"].get("name", "run"))))
 
 
-@flow(name=FLOW_NAME, flow_run_name=_run_name, persist_result=False, validate_parameters=False)
+@flow(
+    name=FLOW_NAME,
+    flow_run_name=_run_name,
+    persist_result=False,
+    result_storage=Path(tempfile.gettempdir()),  # unused; named because Prefect would ask the server twice for one
+    validate_parameters=False,
+)
 def pretextflow(recipe: dict[str, Any], run_id: str | None = None) -> State[Any]:
     """Run a recipe.
 
@@ -103,6 +110,7 @@ def _run_stages(execution: Execution) -> None:
     for planned in execution.plan:
         inputs = {name: handles[name] for name in planned.stage.inputs}
         handles[planned.name] = _stage_task(execution, planned)(inputs)
+        execution.check_after(planned.name)
 
 
 def _stage_task(execution: Execution, planned: Planned) -> Task[Any, Any]:
@@ -118,7 +126,7 @@ def _stage_task(execution: Execution, planned: Planned) -> Task[Any, Any]:
         persist_result=False,
     )
     def stage(inputs: dict[str, Any]) -> State[Any]:
-        made = execution.run_stage(planned.name)
+        made = execution.run_stage(planned.name, tries_left=recipe.retries + 1 - task_run.run_count)
         name = "Cached" if made.status == "cached" else "Completed"
         record = execution.record.stage(planned.name)
         return Completed(name=name, message=f"{record.rows} rows; {record.reason}", data=made.artifact.to_dict())
@@ -127,9 +135,7 @@ def _stage_task(execution: Execution, planned: Planned) -> Task[Any, Any]:
 
 
 def _worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    """Not what a stage refuses: it would refuse it again."""
-    error = state.data if isinstance(state.data, BaseException) else getattr(state.data, "result", None)
-    return not isinstance(error, PretextflowError)
+    return is_unforeseen(getattr(state.data, "result", state.data))
 
 
 def _publish(execution: Execution) -> None:

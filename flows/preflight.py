@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from flows.recipe import Recipe
@@ -15,7 +16,7 @@ from ssl_tasks.schema import SPLIT, SPLITS_FILE, TRAIN
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where Ray itself puts it
 
 
-def after_ingest(recipe: Recipe, ingested: Artifact) -> None:
+def require_labels(recipe: Recipe, ingested: Artifact) -> None:
     """Refuse transfer strategies for data without labels."""
     strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
     if strategies and not ingested.measured.get("labelled"):
@@ -26,7 +27,7 @@ def after_ingest(recipe: Recipe, ingested: Artifact) -> None:
         )
 
 
-def after_split(recipe: Recipe, split: Artifact) -> None:
+def require_rows(recipe: Recipe, split: Artifact) -> None:
     """Refuse a batch that is larger than the train rows: there are no short batches."""
     batch_size = getattr(getattr(recipe, "pretrain", None), "batch_size", 0)
     num_train = split.table(SPLITS_FILE, columns=[SPLIT])[SPLIT].to_pylist().count(TRAIN)
@@ -37,8 +38,18 @@ def after_split(recipe: Recipe, split: Artifact) -> None:
         )
 
 
-CHECKS: dict[str, Callable[[Recipe, Artifact], None]] = {"ingest": after_ingest, "split": after_split}
-"""By the stage after which they are made."""
+@dataclass(frozen=True)
+class Check:
+    """What a stage needs of an earlier one."""
+
+    after: str
+    """Name of the stage that is read."""
+    stage: str
+    """Name of the stage that would fail."""
+    check: Callable[[Recipe, Artifact], None]
+
+
+CHECKS = (Check("ingest", "transfer", require_labels), Check("split", "pretrain", require_rows))
 
 
 def ray_address(recipe: Recipe) -> str | None:

@@ -125,6 +125,7 @@ def start(scheduler: bool = False) -> Server:
     _bypass_proxies()
     own = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
     os.environ[URL] = own
+    os.environ.setdefault("PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "false")  # our own server asks for no such token
     settings = SERVER_SETTINGS if scheduler else {**SERVER_SETTINGS, **RUN_SETTINGS}
     errors = tempfile.TemporaryFile(prefix="pretextflow-server-")  # noqa: SIM115 - closed by stop()
     child = subprocess.Popen(

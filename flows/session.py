@@ -57,6 +57,10 @@ def execute(
 
 def _call_flow(execution: Execution, server: prefect_server.Server) -> None:
     with imports():
+        # the flow would import these two later; here they cost nothing, because the server is not up yet
+        import fastapi.encoders  # noqa: F401
+        import prefect.task_engine  # noqa: F401
+
         from flows import flow
     server.wait()
     try:

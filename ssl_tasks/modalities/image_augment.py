@@ -64,7 +64,7 @@ def crop_boxes(keys: Tensor, config: Any, height: int, width: int) -> tuple[Tens
 
 
 def _geometry(images: Tensor, config: Any, keys: Tensor) -> Tensor:
-    """Crop and resize, flip and rotate, in one bilinear sampling."""
+    """Crop and resize, flip and rotate (counter-clockwise), in one bilinear sampling."""
     _, _, height, width = images.shape
     top, left, h, w = crop_boxes(keys, config, height, width)
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
@@ -74,7 +74,7 @@ def _geometry(images: Tensor, config: Any, keys: Tensor) -> Tensor:
     if config.rotate_degrees > 0:
         angle = (2 * uniform(keys, "rotate", 1) - 1)[:, :, None] * math.radians(config.rotate_degrees)
         cos, sin = torch.cos(angle), torch.sin(angle)
-        y, x = (y - 0.5) * cos - (x - 0.5) * sin + 0.5, (y - 0.5) * sin + (x - 0.5) * cos + 0.5
+        y, x = (y - 0.5) * cos + (x - 0.5) * sin + 0.5, (x - 0.5) * cos - (y - 0.5) * sin + 0.5
     view = [value[:, None, None] for value in (top, left, h, w)]
     y = (view[0] + y * view[2]).maximum(view[0] + 0.5).minimum(view[0] + view[2] - 0.5)
     x = (view[1] + x * view[3]).maximum(view[1] + 0.5).minimum(view[1] + view[3] - 0.5)

@@ -24,6 +24,10 @@ class Damaged(Exception):
     """An artifact's manifest exists but its files do not agree with it."""
 
 
+_MANIFESTS: dict[tuple[str, str], Manifest] = {}
+"""By store and fingerprint: all `Store`s of this process must agree on which attempt an artifact is."""
+
+
 class Store:
     """Reads and writes below one root. Open it with `Store.open`, which checks that it is a store."""
 
@@ -31,7 +35,6 @@ class Store:
         self.uri, self.fs, self.root = _open_filesystem(uri)
         self.is_local = isinstance(self.fs, fs.LocalFileSystem)
         self._cache = None if self.is_local else LocalCache()
-        self._manifests: dict[str, Manifest] = {}
         self._verified: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
@@ -127,7 +130,7 @@ class Store:
         Raises:
             RequestError: there is no such artifact.
         """
-        known = self._manifests.get(fingerprint)
+        known = _MANIFESTS.get((self.uri, fingerprint))
         if known is None:
             known = self.find_manifest(fingerprint)
             if known is None:
@@ -140,13 +143,13 @@ class Store:
         if data is None:
             return None
         manifest = Manifest.model_validate(data)
-        self._manifests[fingerprint] = manifest
+        _MANIFESTS[self.uri, fingerprint] = manifest
         return manifest
 
     def commit(self, manifest: Manifest) -> Artifact:
         """Write the manifest, which makes the artifact exist."""
         self.write_json(f"objects/{manifest.fingerprint}/manifest.json", manifest.model_dump(mode="json"))
-        self._manifests[manifest.fingerprint] = manifest
+        _MANIFESTS[self.uri, manifest.fingerprint] = manifest
         self._verified.add((manifest.fingerprint, manifest.attempt))
         return self.handle(manifest)
 

@@ -50,6 +50,8 @@ class RunRecord(BaseModel):
     """Start time of the process, which tells a reused process number."""
     started: float = Field(default_factory=time.time)
     """Seconds since 1970, of the first attempt."""
+    continued: float | None = None
+    """Start of the latest attempt, where there was more than one."""
     finished: float | None = None
     stages: list[StageRecord]
     metrics: dict[str, Any] = {}
@@ -60,6 +62,11 @@ class RunRecord(BaseModel):
     def stage(self, name: str) -> StageRecord:
         """The record of one stage."""
         return next(stage for stage in self.stages if stage.name == name)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the latest attempt took; None while it runs, and where it was killed."""
+        return None if self.finished is None else self.finished - (self.continued or self.started)
 
     def is_alive(self) -> bool:
         """Whether it is running; a run of another host counts as alive, because its process cannot be seen."""
@@ -74,6 +81,7 @@ class RunRecord(BaseModel):
             "name": self.name,
             "state": self.state,
             "started": self.started,
+            "continued": self.continued,
             "finished": self.finished,
             "stages": [stage.model_dump() for stage in self.stages],
             "metrics": self.metrics,

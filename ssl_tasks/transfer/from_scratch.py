@@ -26,7 +26,7 @@ Rate = Annotated[float, Field(gt=0)]
 class ScratchConfig(Config):
     """How the from-scratch baseline trains."""
 
-    steps: int = Field(200, ge=1)
+    steps: int = Field(100, ge=1)
     """Optimizer steps of one fit, at every label budget."""
     batch_size: int = Field(64, ge=2)
     """Rows of a step, or all labelled rows where there are fewer."""

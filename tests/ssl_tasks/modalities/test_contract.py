@@ -1,0 +1,114 @@
+"""One contract over every modality: what the stages ask of it. A new one is covered by a source in `SOURCES`."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from PIL import Image
+
+from ssl_tasks import modalities
+from ssl_tasks.randomness import row_keys
+from ssl_tasks.shards import tensor_array
+from ssl_tasks.sources import find_files
+from ssl_tasks.stages.augment import AugmentConfig
+from ssl_tasks.stages.clean import CleanConfig
+from ssl_tasks.stages.ingest import IngestConfig
+from ssl_tasks.stages.normalize import NormalizeConfig
+
+
+def write_images(root: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(40):
+        folder = root / f"class{number % 2}"
+        folder.mkdir(exist_ok=True)
+        size = (12 + number % 3, 10)
+        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8)).save(folder / f"{number:02d}.png")
+    (root / "class0" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+
+
+def write_table(root: Path) -> None:
+    random = np.random.default_rng(0)
+    lines = ["age,colour,height,kind"]
+    for number in range(40):
+        age = "" if number == 3 else f"{random.normal(40, 10):.3f}"
+        lines.append(f"{age},{'red' if number % 3 else 'blue'},{random.normal(170, 9):.2f},{number % 2}")
+    lines.append("old,red,170,1")
+    (root / "people.csv").write_text("\n".join(lines) + "\n")
+
+
+SOURCES = {
+    "image": (write_images, {}, NormalizeConfig(size=8), "unreadable"),
+    "tabular": (write_table, {"label_column": "kind"}, NormalizeConfig(modality="tabular"), "not_a_number"),
+}
+
+
+@pytest.fixture(scope="module", params=sorted(modalities.MODALITIES))
+def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    write, options, normalize, reason = SOURCES[request.param]
+    root = tmp_path_factory.mktemp(request.param)
+    write(root)
+    config = IngestConfig(path=str(root), modality=request.param, **options)
+    modality = modalities.modality(request.param)
+    folder, files = find_files(config.path, modalities.SUFFIXES[request.param])
+    pairs = list(modality.read(folder, files, config))
+    rows, raw = pa.concat_tables([r for r, _ in pairs]), pa.concat_tables([r for _, r in pairs])
+    checked = modality.check(raw, CleanConfig(modality=request.param))
+    good = raw.filter(pa.array([found.reason is None for found in checked]))
+    vocabulary = modality.learn(iter([good]), normalize)
+    payload = modality.transform(good, vocabulary, normalize)
+    stats = modality.fit(iter([payload]), vocabulary, normalize)
+    return SimpleNamespace(**locals())
+
+
+def test_every_row_has_source_content_and_label(read: SimpleNamespace) -> None:
+    assert read.rows.num_rows == read.raw.num_rows == 41
+    assert len(set(read.rows["source"].to_pylist())) == 41
+    assert len(set(read.rows["content_id"].to_pylist())) == 41
+    assert read.rows["label"].null_count == 0
+
+
+def test_exactly_the_broken_row_is_found_and_named(read: SimpleNamespace) -> None:
+    broken = [found for found in read.checked if found.reason]
+    assert [found.reason for found in broken] == [read.reason]
+    assert broken[0].detail
+
+
+def test_the_payload_is_dense_and_of_the_stated_shape(read: SimpleNamespace) -> None:
+    assert read.payload.shape == (40, *read.stats["shape"])
+    assert read.payload.dtype in (np.uint8, np.float32)
+    assert np.array_equal(tensor_array(read.payload).to_numpy_ndarray(), read.payload, equal_nan=True)
+
+
+def test_inputs_are_standardized_on_what_was_fitted(read: SimpleNamespace) -> None:
+    inputs = read.modality.to_input(torch.from_numpy(read.payload), read.stats)
+    assert inputs.shape[1:] == read.modality.input_shape(read.stats)
+    channels = inputs.transpose(0, 1).flatten(1)
+    assert torch.isfinite(inputs).all()
+    assert channels.mean(1).abs().max() < 1e-4
+    assert (channels.std(1) - 1).abs().max() < 0.1
+
+
+def test_statistics_do_not_depend_on_how_rows_are_batched(read: SimpleNamespace) -> None:
+    parts = [read.payload[:1], read.payload[1:17], read.payload[17:]]
+    again = read.modality.fit(iter(parts), read.vocabulary, read.normalize)
+    for name in ("mean", "std"):
+        np.testing.assert_allclose(again[name], read.stats[name], rtol=1e-12)
+
+
+def test_a_view_is_drawn_from_its_key_alone(read: SimpleNamespace) -> None:
+    config = AugmentConfig(rotate_degrees=20, blur_probability=0.5, blur_sigma=(0.1, 1.0), modality=read.modality.name)
+    payload, keys = torch.from_numpy(read.payload), row_keys(0, 0, torch.arange(40))
+    whole = read.modality.augment(payload, config, keys)
+    assert whole.dtype == payload.dtype
+    assert whole.shape == payload.shape
+    picked = torch.tensor([7, 3])
+    some = read.modality.augment(payload[picked], config, keys[picked])
+    assert torch.equal(torch.nan_to_num(whole[picked].float()), torch.nan_to_num(some.float()))
+
+
+def test_a_listed_version_and_suffixes_exist(read: SimpleNamespace) -> None:
+    assert modalities.VERSIONS[read.modality.name] >= 1
+    assert modalities.SUFFIXES[read.modality.name]

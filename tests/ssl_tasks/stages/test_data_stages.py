@@ -1,0 +1,196 @@
+"""Ingest to split on real files: identity, quarantine, groups, no leakage, exact splits under a pinned seed."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.shards import Shards
+from ssl_tasks.store import Store
+
+
+@pytest.fixture
+def folder(shapes: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(shapes, tmp_path / "folder"))
+
+
+def sections(folder: Path, **more: Any) -> dict[str, Any]:
+    return {"ingest": {"path": str(folder)}, "normalize": {"size": 8}, **more}
+
+
+def test_an_empty_and_a_useless_folder_are_refused(store: Store, tmp_path: Path, chain: Any) -> None:
+    for folder in (tmp_path / "missing", tmp_path):
+        (tmp_path / "notes.txt").write_text("no picture")
+        with pytest.raises(RequestError, match=r"ingest\.path"):
+            chain(store, sections(folder), until="ingest")
+
+
+def test_the_fingerprint_follows_content_and_not_place(store: Store, folder: Path, shapes: Path, chain: Any) -> None:
+    here = chain(store, sections(folder), until="ingest")["ingest"]
+    assert chain(store, sections(shapes), until="ingest")["ingest"].fingerprint == here.fingerprint
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "left" / "001.png")
+    assert chain(store, sections(folder), until="ingest")["ingest"].fingerprint != here.fingerprint
+
+
+def test_broken_files_go_to_quarantine_with_a_reason(store: Store, folder: Path, chain: Any) -> None:
+    whole = (folder / "left" / "001.png").read_bytes()
+    (folder / "left" / "001.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "left" / "text.jpg").write_text("I am no picture")
+    made = chain(store, sections(folder, clean={"error_budget": 0.1, "max_pixels": 200}), until="split")
+    found = made["clean"].table("quarantine.parquet").to_pylist()
+    assert [(row["source"], row["reason"]) for row in found] == [
+        ("left/001.png", "unreadable"),
+        ("left/text.jpg", "unreadable"),
+    ]
+    assert all(row["detail"] for row in found)
+    assert made["clean"].rows == made["split"].rows == 95
+    assert "001.png" not in str(made["split"].table("splits.parquet")["row"].to_pylist())
+
+
+def test_over_the_budget_the_stage_fails_and_says_what_it_saw(store: Store, folder: Path, chain: Any) -> None:
+    (folder / "left" / "text.jpg").write_text("I am no picture")
+    with pytest.raises(StageError, match=r"1 of 97 samples.*1 unreadable.*left/text\.jpg.*clean\.error_budget"):
+        chain(store, sections(folder, clean={"error_budget": 0.001}), until="clean")
+
+
+def test_a_huge_picture_is_refused_before_it_is_decoded(store: Store, folder: Path, chain: Any) -> None:
+    Image.new("1", (30_000, 30_000)).save(folder / "left" / "bomb.png")
+    made = chain(store, sections(folder, clean={"error_budget": 0.1}), until="clean")["clean"]
+    assert made.measured["reasons"] == {"too_large": 1}
+
+
+def test_duplicates_share_a_group_however_they_are_encoded(store: Store, folder: Path, chain: Any) -> None:
+    shutil.copy(folder / "left" / "001.png", folder / "right" / "same.png")
+    Image.open(folder / "left" / "001.png").save(folder / "left" / "again.bmp")
+    made = chain(store, sections(folder), until="split")
+    sources = made["ingest"].table("rows.parquet")["source"].to_pylist()
+    groups = dict(zip(sources, made["clean"].table("groups.parquet")["group_id"].to_pylist(), strict=True))
+    assert groups["left/001.png"] == groups["right/same.png"] == groups["left/again.bmp"]
+    assert len(set(groups.values())) == 96
+    assert made["clean"].measured["duplicates"] == 2
+    assert made["clean"].measured["conflicting_labels"] == 1
+
+
+def test_no_group_crosses_a_split_and_the_naive_split_would_leak(store: Store, folder: Path, chain: Any) -> None:
+    for path in sorted(folder.glob("*/*.png")):
+        shutil.copy(path, path.with_name(f"copy-{path.name}"))
+    split = chain(store, sections(folder), until="split")["split"]
+    table = split.table("splits.parquet").to_pylist()
+    places: dict[str, set[str]] = {}
+    for row in table:
+        places.setdefault(row["group_id"], set()).add(row["split"])
+    assert all(len(found) == 1 for found in places.values())
+    assert split.measured["leaked_test_rows"] == 0
+    assert split.measured["naive_leaked_test_rows"] > 10
+
+
+def test_exact_splits_under_a_pinned_seed(store: Store, shapes: Path, chain: Any) -> None:
+    made = chain(store, sections(shapes), until="split")["split"].table("splits.parquet")
+    test = [row for row, name in zip(made["row"].to_pylist(), made["split"].to_pylist(), strict=True) if name == "test"]
+    assert made.num_rows == 96
+    by_class = Counter(zip(made["split"].to_pylist(), made["label"].to_pylist(), strict=True))
+    assert {key: count for key, count in by_class.items() if key[1] == "left"} == {
+        key: count for key, count in ((("train", "left"), 34), (("val", "left"), 7), (("test", "left"), 7))
+    }
+    other = chain(store, sections(shapes, split={"seed": 1}), until="split")["split"].table("splits.parquet")
+    assert test == PINNED_TEST_ROWS
+    assert other["split"] != made["split"]
+
+
+PINNED_TEST_ROWS: list[int] = []
+
+
+def test_statistics_see_train_rows_only(store: Store, shapes: Path, chain: Any) -> None:
+    before = chain(store, sections(shapes), until="split")
+    sources = before["ingest"].table("rows.parquet")["source"].to_pylist()
+    splits = before["split"].table("splits.parquet")["split"].to_pylist()
+    shards = Shards.open(before["normalize"])
+    train = np.flatnonzero(np.array(splits) == "train")
+    pixels = shards.take(train).reshape(-1, 3) / 255
+    stats = before["normalize"].json("stats.json")
+    np.testing.assert_allclose(stats["mean"], pixels.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(stats["std"], pixels.std(0), rtol=1e-9)
+    everything = shards.take(np.arange(len(sources))).reshape(-1, 3) / 255
+    assert not np.allclose(stats["mean"], everything.mean(0), rtol=1e-6)
+
+
+CSV = "x,y,who,part,kind\n" + "".join(
+    f"{i}.5,{i * i % 7},p{i // 2},{'test' if i % 10 < 2 else 'train'},{'ab'[i % 2]}\n" for i in range(40)
+)
+
+
+def table(tmp_path: Path, text: str, **options: Any) -> dict[str, Any]:
+    (tmp_path / "data.csv").write_text(text)
+    ingest = {"path": str(tmp_path / "data.csv"), "modality": "tabular", "label_column": "kind", **options}
+    return {"ingest": ingest, "clean": {"error_budget": 0.2}}
+
+
+def test_named_groups_and_given_splits_are_kept(store: Store, tmp_path: Path, chain: Any) -> None:
+    recipe = table(tmp_path, CSV, group_column="who", split_column="part")
+    made = chain(store, recipe, until="split")["split"].table("splits.parquet")
+    assert made["split"].to_pylist() == ["test" if i % 10 < 2 else "train" for i in range(40)]
+    assert len(set(made["group_id"].to_pylist())) == 20
+
+
+def test_a_train_row_that_duplicates_a_given_test_row_is_quarantined(
+    store: Store, tmp_path: Path, chain: Any
+) -> None:
+    lines = CSV.splitlines()
+    leak = lines[1].replace("test", "train").replace(",p0,", ",p99,")
+    recipe = table(tmp_path, "\n".join([*lines, leak]) + "\n", split_column="part", drop_columns=["who"])
+    made = chain(store, recipe, until="split")
+    found = made["assign"].table("quarantine.parquet").to_pylist()
+    assert [(row["source"], row["reason"]) for row in found] == [("data.csv#40", "duplicate_of_test")]
+    assert made["split"].rows == 40
+    assert made["split"].measured["splits"]["test"] == 8
+
+
+def test_twins_in_a_table_are_kept_apart_and_grouped(store: Store, tmp_path: Path, chain: Any) -> None:
+    lines = CSV.splitlines()
+    made = chain(store, table(tmp_path, "\n".join([*lines, lines[5]]) + "\n"), until="clean")
+    assert made["clean"].rows == 41
+    assert len(set(made["ingest"].table("rows.parquet")["sample_id"].to_pylist())) == 41
+    assert made["clean"].measured["duplicates"] == 1
+
+
+def test_broken_lines_of_a_table_are_quarantined(store: Store, tmp_path: Path, chain: Any) -> None:
+    lines = CSV.splitlines()
+    lines[3] = "1.0,2"
+    lines[4] = lines[4].replace("3.5", "three")
+    made = chain(store, table(tmp_path, "\n".join(lines) + "\n"), until="normalize")
+    found = {row["reason"]: row["detail"] for row in made["clean"].table("quarantine.parquet").to_pylist()}
+    assert found["wrong_number_of_values"] == "1.0,2"
+    assert "'three' is not a number" in found["not_a_number"]
+    assert made["normalize"].rows == 38
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label_column": "knd"}, "no column 'knd'"),
+        ({"drop_columns": ["z"]}, "no column 'z'"),
+        ({"drop_columns": ["x", "y", "who", "part"]}, "no column left"),
+    ],
+)
+def test_wrong_columns_are_refused_by_name(
+    store: Store, tmp_path: Path, chain: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        chain(store, table(tmp_path, CSV, **options), until="ingest")
+
+
+@pytest.mark.parametrize("text", ["", "x,x,kind\n1,2,a\n"])
+def test_tables_without_a_usable_header_are_refused(store: Store, tmp_path: Path, chain: Any, text: str) -> None:
+    with pytest.raises(RequestError, match=r"data\.csv"):
+        chain(store, table(tmp_path, text), until="ingest")
+
+
+def test_a_changed_execution_field_keeps_every_artifact(store: Store, shapes: Path, chain: Any) -> None:
+    first = chain(store, sections(shapes), until="augment")
+    second = chain(store, sections(shapes, pretrain={"num_workers": 2, "threads": 3}), until="augment")
+    assert {n: a.manifest.attempt for n, a in first.items()} == {n: a.manifest.attempt for n, a in second.items()}

@@ -1,0 +1,44 @@
+"""The whole store on object storage: an S3 server on this machine stands in for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ssl_tasks.errors import RequestError
+from ssl_tasks.shards import Shards
+from ssl_tasks.store import Store
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    import boto3
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        client = boto3.client("s3", endpoint_url=f"http://{host}:{port}", region_name="us-east-1")
+        client.create_bucket(Bucket="data")
+        yield f"s3://data/store?endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+        server.stop()
+
+
+def test_stages_run_on_s3_as_on_a_folder(bucket: str, tmp_path: Path, small: dict, chain) -> None:
+    there = chain(Store.open(bucket), small, until="split")
+    here = chain(Store.open(str(tmp_path / "store")), small, until="split")
+    for name, artifact in there.items():
+        assert artifact.fingerprint == here[name].fingerprint
+        assert artifact.manifest.data_checksum == here[name].manifest.data_checksum
+    assert len(Shards.open(there["normalize"])) == 96
+    again = chain(Store.open(bucket), small, until="split")
+    assert {name: a.manifest.attempt for name, a in again.items()} == {n: a.manifest.attempt for n, a in there.items()}
+
+
+def test_an_s3_place_with_something_else_is_refused(bucket: str) -> None:
+    with pytest.raises(RequestError, match="something else"):
+        Store.open(bucket.replace("/store?", "?"))

@@ -1,0 +1,77 @@
+"""Semantic and execution fields, overrides, readable errors."""
+
+import pytest
+from pydantic import Field, ValidationError
+
+from ssl_tasks.config import Config, deep_merge, digest, execution, explain, parse_override, semantic
+from ssl_tasks.errors import RequestError
+from ssl_tasks.training.config import PretrainConfig
+
+
+class Inner(Config):
+    rate: float = 0.1
+
+
+class Before(Config):
+    size: int = 8
+    inner: Inner = Inner()
+    workers: int = execution(1)
+
+
+class After(Before):
+    new: str = "default"
+
+
+def test_only_semantic_fields_off_their_defaults_are_hashed() -> None:
+    assert semantic(Before()) == {}
+    assert semantic(Before(workers=7)) == {}
+    assert semantic(Before(size=9, inner=Inner(rate=0.2))) == {"size": 9, "inner": {"rate": 0.2}}
+
+
+def test_a_new_field_at_its_default_changes_no_hash() -> None:
+    assert digest(semantic(Before(size=9))) == digest(semantic(After(size=9)))
+    assert digest(semantic(Before(size=9))) != digest(semantic(After(size=9, new="other")))
+
+
+def test_a_method_and_its_options_are_hashed_without_importing_it() -> None:
+    config = PretrainConfig.model_validate({"method": {"name": "simclr", "temperature": 0.5}, "num_workers": 4})
+    assert semantic(config) == {"method": {"temperature": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.b=3", {"a": {"b": 3}}),
+        ("a.b=[1, 2]", {"a": {"b": [1, 2]}}),
+        ("a=x=y", {"a": "x=y"}),
+        ("a.b=", {"a": {"b": None}}),
+    ],
+)
+def test_overrides(text: str, expected: dict) -> None:
+    assert parse_override(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a.b", "=3", "a..b=1", "a=[1"])
+def test_wrong_overrides_are_refused(text: str) -> None:
+    with pytest.raises(RequestError, match="--set"):
+        parse_override(text)
+
+
+def test_merging_changes_neither_side() -> None:
+    base = {"a": {"b": 1, "c": 2}}
+    assert deep_merge(base, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+    assert base == {"a": {"b": 1, "c": 2}}
+
+
+class Small(Config):
+    batch_size: int = Field(4, ge=1)
+
+
+def test_errors_name_the_key_and_the_near_one() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        Small.model_validate({"batch_sise": 2, "batch_size": "many"})
+    message = str(explain(wrong.value, Small, "recipe.yaml"))
+    assert "recipe.yaml" in message
+    assert "batch_sise: unknown key, did you mean 'batch_size'?" in message
+    assert "batch_size: Input should be a valid integer" in message
+    assert "'many'" in message

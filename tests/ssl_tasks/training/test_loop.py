@@ -1,0 +1,167 @@
+"""The loop on real artifacts: the same for 1 and 2 workers, exact on resume, stopped when it dies.
+
+Runs without Ray: the feed is `make_views` called in the same process.
+"""
+
+import functools
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import distributed
+
+from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.store import Output, Store
+from ssl_tasks.training.config import PretrainConfig
+from ssl_tasks.training.job import Job
+from ssl_tasks.training.loop import Trainer
+from ssl_tasks.training.setup import Ranks
+from ssl_tasks.training.views import make_views
+
+RECIPES: dict[str, dict[str, Any]] = {
+    "simclr": {"method": "simclr", "backbone": "test_resnet"},
+    "dae": {"method": "dae", "backbone": "test_resnet"},
+    "scarf": {"method": "scarf", "backbone": "mlp:32x2", "modality": "tabular"},
+}
+COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_checks": 2, "max_steps": 50}
+
+
+@functools.cache
+def artifacts(modality: str) -> tuple[Any, ...]:
+    """The same data in every process: the built-in sets, small."""
+    from tests_chain import run_chain
+
+    store = Store.open(os.path.join(tempfile.mkdtemp(), "store"))
+    cancer = {"path": "builtin:cancer", "modality": "tabular", "label_column": "diagnosis"}
+    recipe: dict[str, Any] = {"normalize": {"size": 8, "channels": 1}}
+    made = run_chain(store, recipe | ({"ingest": cancer} if modality == "tabular" else {}))
+    return made["normalize"], made["split"], made["augment"]
+
+
+def make_job(**options: Any) -> Job:
+    config = PretrainConfig.model_validate({**COMMON, **options})
+    normalized, split, augmented = artifacts(config.modality)
+    out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
+    return Job(config, out, normalized, split, augmented, num_views=1)
+
+
+def train(job: Job, stop: int | None = None) -> Trainer:
+    """Train in this process; `stop` breaks off before that step, as a kill would."""
+    world = distributed.get_world_size() if distributed.is_initialized() else 1
+    rank = distributed.get_rank() if world > 1 else 0
+
+    def feed(first: int, last: int) -> Iterator[dict[str, np.ndarray]]:
+        for step in range(first, last):
+            if step == stop:
+                raise KeyboardInterrupt
+            yield make_views(job, step, rank, world)
+
+    torch.set_num_threads(1)
+    trainer = Trainer(job, Ranks(rank, world, torch.device("cpu")))
+    try:
+        trainer.run(feed, lambda progress: None)
+    except KeyboardInterrupt:
+        trainer.checkpoints.wait()
+    return trainer
+
+
+def simclr_fp64() -> dict[str, Any]:
+    return train(make_job(**RECIPES["simclr"], precision="fp64")).history
+
+
+def simclr_fp32_sgd() -> dict[str, Any]:
+    return train(make_job(**RECIPES["simclr"], optimizer={"name": "sgd", "lr": 0.01})).history
+
+
+def dae_fp64() -> dict[str, Any]:
+    return train(make_job(**RECIPES["dae"], precision="fp64")).history
+
+
+def scarf_fp64() -> dict[str, Any]:
+    return train(make_job(**RECIPES["scarf"], precision="fp64")).history
+
+
+@pytest.mark.parametrize(
+    ("run", "tolerance"), [(simclr_fp64, 1e-8), (dae_fp64, 1e-8), (scarf_fp64, 1e-8), (simclr_fp32_sgd, 1e-4)]
+)
+def test_losses_are_equal_for_one_and_two_workers(run: Any, tolerance: float, run_ranks: Any) -> None:
+    alone = run()
+    for together in run_ranks(run):
+        assert len(together["loss"]) == 50
+        np.testing.assert_allclose(together["loss"], alone["loss"], rtol=0, atol=tolerance)
+    assert alone["loss"][-1] < alone["loss"][0]
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_run_that_was_stopped_in_an_epoch_ends_with_the_same_bits(name: str) -> None:
+    options = {**RECIPES[name], "checkpoint_every_steps": 7, "ema_decay": 0.9, "max_steps": 20}
+    whole = train(make_job(**options))
+    job = make_job(**options)
+    train(job, stop=17)  # in the second or third epoch, three steps after a checkpoint
+    again = train(job)
+    assert again.resumed_at == 14
+    assert again.history == whole.history
+    assert repr(again.health) == repr(whole.health)  # by repr, because a probe without labels is NaN
+    for mine, theirs in ((again.method, whole.method), (again.ema, whole.ema)):
+        for key, value in theirs.state_dict().items():
+            assert torch.equal(mine.state_dict()[key], value), key
+
+
+def test_accumulated_parts_add_up_to_the_batch() -> None:
+    options = {**RECIPES["scarf"], "method": "dae", "precision": "fp64", "max_steps": 10}
+    whole, parts = train(make_job(**options)), train(make_job(**options, accumulate=4))
+    np.testing.assert_allclose(parts.history["loss"], whole.history["loss"], atol=1e-10)
+    np.testing.assert_allclose(parts.history["grad_norm"], whole.history["grad_norm"], atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["simclr", "dae"])
+def test_a_batch_that_is_coupled_is_not_accumulated(name: str) -> None:
+    with pytest.raises(RequestError, match=r"pretrain\.accumulate"):
+        train(make_job(**RECIPES[name], accumulate=2))
+
+
+def test_nan_stops_with_advice() -> None:
+    with pytest.raises(StageError, match=r"loss is (nan|inf).*pretrain\.optimizer\.lr"):
+        train(make_job(**RECIPES["dae"], optimizer={"name": "sgd", "lr": 1e12}))
+
+
+def test_collapse_stops_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = make_job(**{**RECIPES["dae"], "health_checks": 10})
+    build = job.method_spec.build
+
+    def collapsed(*args: Any) -> Any:
+        method = build(*args)
+        inner = method.backbone.forward
+        method.backbone.forward = lambda x: inner(x) * 0 + 1
+        return method
+
+    monkeypatch.setattr(type(job), "method_spec", type("S", (), {"build": staticmethod(collapsed)})())
+    with pytest.raises(StageError, match="collapsed"):
+        train(job)
+
+
+def test_a_batch_larger_than_the_data_is_refused() -> None:
+    with pytest.raises(RequestError, match=r"pretrain\.batch_size: 4096 is larger than the 1258 train rows"):
+        train(make_job(**{**RECIPES["simclr"], "batch_size": 4096}))
+
+
+def test_calibration_is_kept_for_the_resumed_run() -> None:
+    job = make_job(**{**RECIPES["simclr"], "layout": "auto", "max_steps": 2})
+    first = train(job).choice
+    assert set(first["seconds"]) == {"contiguous", "channels_last"}
+    job.out.store.write_json(f"{job.partial}/choice.json", {**first, "seconds": {"kept": 1.0}})
+    assert train(job).choice["seconds"] == {"kept": 1.0}
+
+
+def test_batches_do_not_depend_on_the_number_of_workers() -> None:
+    job = make_job(**RECIPES["simclr"])
+    whole = make_views(job, 41, 0, 1)
+    halves = [make_views(job, 41, rank, 2) for rank in range(2)]
+    for name, values in whole.items():
+        assert np.array_equal(np.concatenate([half[name] for half in halves]), values)
+    assert not np.array_equal(whole["view0"], whole["view1"])
+    assert whole["view0"].dtype == np.uint8
