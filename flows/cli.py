@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+
 @app.command()
 def run(
     recipe: RecipeName = "digits",
@@ -55,7 +56,7 @@ def plan(
 
 @app.command()
 def rerun(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id or its start.", show_default=False)] = None,
+    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id or its start.")] = None,
     first: Annotated[
         str | None, typer.Option("--from", metavar="STAGE", help="Make this stage and those after it anew.")
     ] = None,

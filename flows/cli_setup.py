@@ -53,7 +53,7 @@ def methods(json: Json = False, verbose: Verbose = False) -> None:
 
 def doctor(
     store: StoreUri = None,
-    ray: Annotated[bool, typer.Option("--ray", help="Start Ray as well and run one task, which takes a while.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Start Ray as well and run one task.")] = False,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -78,7 +78,7 @@ def deploy(
     recipe: RecipeName,
     cron: Cron,
     timezone: Timezone = "UTC",
-    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="Work pool; made where it is missing.")] = "pretextflow",
+    pool: Annotated[str, typer.Option("--pool", metavar="NAME", help="Work pool; made where missing.")] = "pretextflow",
     overrides: Overrides = None,
     store: StoreUri = None,
     json: Json = False,
@@ -119,5 +119,5 @@ def serve(
             with imports():
                 from flows.deploy import serve as serve_runs
             server.wait()
-            print_whole(out.console, f"serving {checked.name} ({cron}, {timezone}); Prefect: {server.url}; Ctrl-C ends it")
+            print_whole(out.console, f"serving {checked.name} ({cron}, {timezone}) on {server.url}; Ctrl-C ends it")
             serve_runs(checked, cron=cron, timezone=timezone)

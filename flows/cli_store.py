@@ -46,10 +46,10 @@ def show(
 
     with reporting(json=json, verbose=verbose) as out:
         record = find_run(Store.open(store or default_store()), run_id)
-        cells = [
-            [s.name, s.status, "-" if s.rows is None else f"{s.rows:,}", duration(s.seconds), s.fingerprint[:12], s.reason]
-            for s in record.stages
-        ]
+        cells = []
+        for s in record.stages:
+            rows = "-" if s.rows is None else f"{s.rows:,}"
+            cells.append([s.name, s.status, rows, duration(s.seconds), s.fingerprint[:12], s.reason])
         print_table(out.console, ["stage", "status", "rows", "time", "artifact", "why"], cells, right=["rows", "time"])
         summarize(out.console, record)
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.started))
@@ -95,7 +95,7 @@ def gc(
             raise RequestError(f"store {Store(uri).uri}: there is no store here")
         opened = Store.open(uri)
         gone = collect(opened, keep_runs=keep_runs, dry_run=dry_run)
-        parts = {
+        parts: dict[str, list[str]] = {
             "artifacts": gone.artifacts,
             "replaced attempts": gone.attempts,
             "checkpoint folders": gone.partials,
@@ -103,6 +103,7 @@ def gc(
             "run records": gone.runs,
         }
         said = ", ".join(f"{len(names)} {what}" for what, names in parts.items() if names) or "nothing"
-        verb = "would remove" if dry_run else "removed"
-        print_whole(out.console, f"{verb} {said}; {gone.bytes_freed / 1e6:,.1f} MB {'to free' if dry_run else 'freed'}")
-        out.result({"dry_run": dry_run, "bytes_freed": gone.bytes_freed, **{k.replace(" ", "_"): v for k, v in parts.items()}})
+        verb, end = ("would remove", "to free") if dry_run else ("removed", "freed")
+        print_whole(out.console, f"{verb} {said}; {gone.bytes_freed / 1e6:,.1f} MB {end}")
+        lists = {what.replace(" ", "_"): names for what, names in parts.items()}
+        out.result({"dry_run": dry_run, "bytes_freed": gone.bytes_freed, **lists})

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.execution import Listener
 from flows.plan import Planned
 from flows.progress import ProgressLine
 from flows.summary import METRIC_COLUMNS, duration, metric_cells, metric_rows, verdict
@@ -24,7 +25,7 @@ MARKS = {"ran": ("✓", "green"), "cached": ("•", "blue"), "failed": ("✗", "
 ASCII_MARKS = {"ran": "+", "cached": "=", "failed": "x", "skipped": "-"}
 
 
-class RunConsole:
+class RunConsole(Listener):
     """The listener of a run that somebody watches."""
 
     def __init__(self, console: Console, store: Store) -> None:
@@ -35,20 +36,24 @@ class RunConsole:
         self._width = 10
 
     def planned(self, plan: list[Planned]) -> None:
+        """What is going to run."""
         self._width = max(len(entry.name) for entry in plan)
         to_run = [entry.name for entry in plan if entry.status != "cached"]
         print_line(self.console, f"to run: {', '.join(to_run)}" if to_run else "everything is cached", style="dim")
 
     def started(self, planned: Planned) -> None:
+        """A stage begins."""
         if planned.status == "cached":
             return
         self._line = ProgressLine(self.console, self._store, planned)
         self._line.start()
 
     def waiting(self, stage: str, holder: str) -> None:
+        """Another run holds the stage."""
         self.warning(f"{stage}: waits for {holder}, which is making it")
 
     def finished(self, record: StageRecord) -> None:
+        """The stage's line."""
         self.close()
         mark, colour = MARKS[record.status]
         rows = "" if record.rows is None else f"{record.rows:,} rows"
@@ -59,6 +64,7 @@ class RunConsole:
         print_line(self.console, line)
 
     def warning(self, text: str) -> None:
+        """A line of its own."""
         print_line(self.console, f"warning: {text}", style="yellow")
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from flows.recipe import Recipe
 from ssl_tasks.errors import RequestError
@@ -70,17 +71,20 @@ async def _apply(deployment: Any) -> Any:
 
 
 def _deployment(recipe: Recipe, cron: str, timezone: str, pool: str | None) -> Any:
-    from prefect.client.schemas.schedules import CronSchedule
-    from prefect.deployments.runner import EntrypointType, RunnerDeployment
-    from pydantic import ValidationError
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
 
     from flows.flow import pretextflow
 
     try:
-        schedule = CronSchedule(cron=cron, timezone=timezone)
-    except (ValidationError, ValueError) as error:
-        found = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise RequestError(f"--cron {cron!r} (time zone {timezone}): {found}; five fields, for example '0 2 * * *'") from error
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise RequestError(f"--timezone {timezone}: no such time zone; for example Europe/Berlin") from error
+    try:
+        schedule = Cron(cron, timezone=timezone)
+    except ValueError as error:
+        raise RequestError(f"--cron {cron!r}: {error}; expected five fields, for example '0 2 * * *'") from error
     return RunnerDeployment.from_flow(
         pretextflow,
         name=recipe.name,

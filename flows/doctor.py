@@ -111,7 +111,8 @@ def _ray_address() -> Iterator[Finding]:
     if address and address not in ("local", "auto"):
         problem = unreachable(address)
         if problem:
-            yield Finding("ray address", "fail", f"RAY_ADDRESS={address} does not answer: {problem}", "unset RAY_ADDRESS")
+            found = f"RAY_ADDRESS={address} does not answer: {problem}"
+            yield Finding("ray address", "fail", found, "unset RAY_ADDRESS")
         else:
             yield Finding("ray address", "ok", f"RAY_ADDRESS={address} answers")
     else:
@@ -131,9 +132,8 @@ def _ray_token() -> Iterator[Finding]:
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
     if mode == "token" and not has_token:
-        yield Finding(
-            "ray token", "fail", f"RAY_AUTH_MODE=token, and there is no token at {path}", "ray get-auth-token --generate"
-        )
+        found = f"RAY_AUTH_MODE=token, and there is no token at {path}"
+        yield Finding("ray token", "fail", found, "ray get-auth-token --generate")
     elif os.environ.get("RAY_ADDRESS") and has_token and mode != "token":
         found = "there is a token, and a client that connects by address does not use it by itself"
         yield Finding("ray token", "warn", found, "export RAY_AUTH_MODE=token if the cluster wants one")
@@ -149,10 +149,9 @@ def _ray_starts() -> Finding:
         with connection(os.environ.get("RAY_ADDRESS") or None, num_cpus=1):
             return Finding("ray start", "ok", run_one_task())
     except Exception as error:  # Ray raises many kinds; each is a finding
-        return Finding("ray start", "fail", f"{type(error).__name__}: {error}", "look into /tmp/ray/session_latest/logs")
+        return Finding("ray start", "fail", f"{type(error).__name__}: {error}", "see /tmp/ray/session_latest/logs")
 
 
 def worst(findings: list[Finding]) -> int:
     """Exit status: 1 where something fails."""
     return int(any(finding.level == "fail" for finding in findings))
-

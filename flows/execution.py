@@ -1,9 +1,9 @@
 """One run of a recipe, stage by stage, with its record kept up to date. Knows nothing of Prefect.
 
-    execution = prepare(recipe, listener=Quiet())
-    for planned in execution.plan:
-        execution.run_stage(planned.name)
-    execution.finish("completed")
+execution = prepare(recipe, listener=Listener())
+for planned in execution.plan:
+    execution.run_stage(planned.name)
+execution.finish("completed")
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from flows.plan import Planned, make_plan
-from flows.preflight import CHECKS, check_ray
+from flows.preflight import CHECKS, check_ray, ray_environment
 from flows.recipe import Recipe, default_dag
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import PretextflowError, RequestError
@@ -28,8 +28,8 @@ METRIC_STAGES = ("pretrain", "transfer", "report")
 """Stages whose measured values are the run's metrics."""
 
 
-class Listener(Protocol):
-    """Who is told what happens: the console, or the log of a deployment."""
+class Listener:
+    """Who is told what happens: the console, or the log of a deployment. This one tells nobody."""
 
     def planned(self, plan: list[Planned]) -> None:
         """All stages are known; nothing has run."""
@@ -45,20 +45,6 @@ class Listener(Protocol):
 
     def warning(self, text: str) -> None:
         """Something the user should know."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def planned(self, plan: list[Planned]) -> None: ...
-
-    def started(self, planned: Planned) -> None: ...
-
-    def waiting(self, stage: str, holder: str) -> None: ...
-
-    def finished(self, record: StageRecord) -> None: ...
-
-    def warning(self, text: str) -> None: ...
 
 
 @dataclass
@@ -87,16 +73,17 @@ class Execution:
         self.listener.started(planned)
         began = time.monotonic()
         try:
-            made = materialize(
-                self.store,
-                planned.stage,
-                planned.config,
-                self.artifacts,
-                fingerprint=planned.fingerprint,
-                force=name in self.forced,
-                verify=self._is_read_later(name),
-                on_wait=lambda holder: self.listener.waiting(name, holder),
-            )
+            with ray_environment(self.recipe):
+                made = materialize(
+                    self.store,
+                    planned.stage,
+                    planned.config,
+                    self.artifacts,
+                    fingerprint=planned.fingerprint,
+                    force=name in self.forced,
+                    verify=self._is_read_later(name),
+                    on_wait=lambda holder: self.listener.waiting(name, holder),
+                )
         except BaseException as error:
             if tries_left > 0 and is_unforeseen(error):
                 self.listener.warning(f"{name}: {_one_line(error)}; it is tried again")
@@ -142,9 +129,7 @@ class Execution:
             if stage.status == "pending":
                 stage.status = "skipped"
                 stage.reason = f"{broken} {state}" if broken else f"run {state}"
-        self.record.metrics = {
-            name: self.artifacts[name].measured for name in METRIC_STAGES if name in self.artifacts
-        }
+        self.record.metrics = {name: self.artifacts[name].measured for name in METRIC_STAGES if name in self.artifacts}
         self.record.report = self._report()
         save_run(self.store, self.record)
 
@@ -191,11 +176,13 @@ def prepare(
     stages = stages or default_dag()
     store = Store.open(recipe.store)
     plan = make_plan(recipe, store, stages=stages, forced=forced)
-    if any(entry.status != "cached" for entry in plan):
+    to_run = [entry for entry in plan if entry.status != "cached"]
+    if to_run:
         check_ray(recipe)
         check_writable(store)
-    if recipe.ray_address:
-        os.environ["RAY_ADDRESS"] = recipe.ray_address  # read where the cluster is connected, and by Ray's workers
+    for entry in to_run:
+        if entry.stage.check:
+            entry.stage.check(entry.config)
     record = RunRecord(
         run_id=previous.run_id if previous else run_id or new_run_id(recipe.name),
         name=recipe.name,
@@ -240,7 +227,7 @@ def _reason(planned: Planned, made: Materialized) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    if isinstance(error, KeyboardInterrupt | SystemExit):
+    if not isinstance(error, Exception):  # Ctrl-C, and the exceptions that stand for SIGTERM
         return "interrupted"
     text = " ".join(str(error).split())
     return text if isinstance(error, PretextflowError) else f"{type(error).__name__}: {text}"

@@ -1,7 +1,7 @@
 """What a command says and how it ends: people on one stream, one JSON object on stdout, the exit status.
 
-    with reporting(json=True) as out:
-        out.result({"state": "completed"})
+with reporting(json=True) as out:
+    out.result({"state": "completed"})
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def reporting(*, json: bool = False, verbose: bool = False, empty: dict[str, Any
             print_whole(out.errors, "interrupted")
         out.failed(error)
     if json:
-        print(json_module.dumps(out.answer, ensure_ascii=False, default=str), flush=True)
+        sys.stdout.write(json_module.dumps(out.answer, ensure_ascii=False, default=str) + "\n")
     sys.stdout.flush()
     raise typer.Exit(out.status)
 

@@ -1,7 +1,7 @@
 """What a run would do, worked out up front: fingerprints need only the parents' fingerprints.
 
-    for planned in make_plan(recipe, store):
-        print(planned.stage.name, planned.status, planned.reason)
+for planned in make_plan(recipe, store):
+    print(planned.stage.name, planned.status, planned.reason)
 """
 
 from __future__ import annotations

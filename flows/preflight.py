@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import SPLIT, SPLITS_FILE, TRAIN
 
-ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")  # noqa: S108 - where Ray itself puts it
+ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
 def require_labels(recipe: Recipe, ingested: Artifact) -> None:
@@ -52,12 +53,27 @@ class Check:
 CHECKS = (Check("ingest", "transfer", require_labels), Check("split", "pretrain", require_rows))
 
 
-def ray_address(recipe: Recipe) -> str | None:
+def _address(given: str | None) -> str | None:
     """host:port of the cluster that the recipe or RAY_ADDRESS names; None for a local Ray."""
-    address = recipe.ray_address or os.environ.get("RAY_ADDRESS") or "local"
+    address = given or "local"
     if address == "auto":
         address = ADDRESS_FILE.read_text().strip() if ADDRESS_FILE.exists() else "no address file"
     return None if address == "local" else address
+
+
+@contextlib.contextmanager
+def ray_environment(recipe: Recipe) -> Iterator[None]:
+    """RAY_ADDRESS, which stages read, as host:port of the cluster; absent for a local Ray."""
+    before = os.environ.pop("RAY_ADDRESS", None)
+    address = _address(recipe.ray_address or before)
+    if address:
+        os.environ["RAY_ADDRESS"] = address
+    try:
+        yield
+    finally:
+        os.environ.pop("RAY_ADDRESS", None)
+        if before is not None:
+            os.environ["RAY_ADDRESS"] = before
 
 
 def check_ray(recipe: Recipe) -> None:
@@ -66,7 +82,7 @@ def check_ray(recipe: Recipe) -> None:
     Raises:
         RequestError: the address is not host:port, or nothing answers there.
     """
-    address = ray_address(recipe)
+    address = _address(recipe.ray_address or os.environ.get("RAY_ADDRESS"))
     if address is None:
         return
     where = "ray_address" if recipe.ray_address else "RAY_ADDRESS"

@@ -1,7 +1,7 @@
 """A recipe: name, seed, store, and one section per stage, checked against the stages' own configs.
 
-    recipe = load_recipe("digits", ["pretrain.epochs=5"])
-    recipe.config_of(stage)
+recipe = load_recipe("digits", ["pretrain.epochs=5"])
+recipe.config_of(stage)
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class _Loader(yaml.SafeLoader):
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RequestError(f"recipe {path}, line {line}: not valid YAML: {error.problem}") from error

@@ -95,7 +95,9 @@ class Server:
             self.errors.seek(0)
             lines = [line for line in self.errors.read().decode(errors="replace").splitlines() if line.strip()]
         said = lines[-1].strip() if lines else "it says nothing"
-        return f"{said}; set PREFECT_API_URL to a running server, or PREFECT_HOME to a writable folder ({prefect_home()})"
+        return (
+            f"{said}; set PREFECT_API_URL to a running server, or PREFECT_HOME (now {prefect_home()}) to another folder"
+        )
 
 
 def start(scheduler: bool = False) -> Server:
@@ -202,7 +204,7 @@ def _check_foreign(url: str) -> None:
 
 def _get(url: str, timeout: float) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - http(s) only, see the callers
+        with urllib.request.urlopen(url, timeout=timeout) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code

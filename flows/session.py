@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Collection
 from types import FrameType
+from typing import Any
 
 from flows import server as prefect_server
 from flows.console import RunConsole, print_whole, summarize
@@ -19,7 +20,7 @@ from flows.recipe import Recipe, default_store
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, save_run
 
-EMPTY = {"run_id": None, "state": "failed", "stages": [], "metrics": {}, "report": None}
+EMPTY: dict[str, Any] = {"run_id": None, "state": "failed", "stages": [], "metrics": {}, "report": None}
 """What `--json` prints of a run that was refused before it had an id."""
 
 

@@ -77,7 +77,7 @@ SMALL = {
         "compile": "never",
         "threads": 1,
     },
-    "transfer": {"label_fractions": [0.2, 1.0], "seeds": 2, "scratch_steps": 4, "bootstrap_resamples": 50},
+    "transfer": {"label_fractions": [0.2, 1.0], "seeds": 2, "bootstrap": 100, "scratch": {"steps": 4}},
 }
 
 

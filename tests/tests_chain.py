@@ -14,7 +14,7 @@ def run_chain(store: Store, recipe: dict[str, dict[str, Any]], until: str = "aug
     from flows.dag import DAG
     from flows.recipe import build_recipe
 
-    built = build_recipe({"name": "test", "store": store.uri, **recipe})
+    built = build_recipe({"name": "test", "store": store.uri, **recipe}, where="test")
     artifacts: dict[str, Artifact] = {}
     fingerprints: dict[str, str] = {}
     for stage in DAG:

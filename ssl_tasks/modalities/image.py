@@ -115,6 +115,8 @@ def _check(data: bytes, max_pixels: int) -> Checked:
             if width * height > max_pixels:  # refused before decoding: a small file can ask for gigabytes
                 return Checked("too_large", f"{width} x {height} pixels, clean.max_pixels is {max_pixels}")
             pixels = _upright(image).convert("RGB")
+    except Image.DecompressionBombError as error:
+        return Checked("too_large", str(error))
     except Exception as error:  # Pillow's decoders raise almost any type on broken files; the file is to blame
         return Checked("unreadable", f"{type(error).__name__}: {error}")
     hasher = hashlib.blake2b(f"{pixels.size}".encode(), digest_size=16)

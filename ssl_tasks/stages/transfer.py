@@ -135,6 +135,7 @@ def run(
             "classes": len(labelled.classes),
             "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
             "test_groups": labelled.num_groups,
+            "scratch": results.scratch_facts(fits, config.scratch.steps),
         },
     )
 

@@ -1,7 +1,7 @@
 """Garbage collection: removes what no kept run refers to, and never what somebody is working on.
 
-    collected = collect(store, keep_runs=10, dry_run=True)
-    collected.bytes_freed
+collected = collect(store, keep_runs=10, dry_run=True)
+collected.bytes_freed
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run records, `runs/<run id>.json`: written before the first stage and after each.
 
-    record = find_run(store, "20261122-083149")
-    record.state, record.stages[0].status
+record = find_run(store, "20261122-083149")
+record.state, record.stages[0].status
 """
 
 from __future__ import annotations
@@ -108,7 +108,10 @@ def load_run(store: Store, run_id: str) -> RunRecord | None:
     except ValidationError:
         return None
     if record and record.state == "running" and not record.is_alive():
-        return record.model_copy(update={"state": "interrupted"})
+        record.state = "interrupted"
+        for stage in record.stages:
+            if stage.status == "pending":
+                stage.status, stage.reason = "skipped", "run interrupted"
     return record
 
 

@@ -96,6 +96,16 @@ def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelle
     out.schemas[name] = PREDICTIONS.to_string(show_schema_metadata=False)
 
 
+def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:
+    """How far the from-scratch baseline got: its steps, and the share of its labelled rows it fits, by fraction."""
+    fitted: dict[float, list[float]] = defaultdict(list)
+    for fit in fits:
+        if fit.strategy == FROM_SCRATCH:
+            fitted[fit.label_fraction].append(fit.chosen["train_accuracy"])
+    by_fraction = {f"{fraction:g}": float(np.mean(values)) for fraction, values in fitted.items()}
+    return {"steps": steps, "train_accuracy": by_fraction}
+
+
 def summary(metrics: pa.Table, comparisons: pa.Table, method: str, metric: str) -> list[dict[str, Any]]:
     """A line for each strategy and label fraction: means over seeds, and the differences with their intervals.
 

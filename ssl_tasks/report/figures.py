@@ -1,0 +1,140 @@
+"""Line charts as inline SVG: coloured by the page's CSS variables, so one figure serves light, dark and print.
+
+Written by hand because matplotlib draws its colours and text in: such a figure cannot follow the reader's
+colour scheme, and importing it costs a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+WIDTH, HEIGHT = 420, 270
+LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 44
+MAX_POINTS = 300
+
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a chart, with dots around it where single runs are to be seen."""
+
+    name: str
+    css: str
+    """Class that gives it its colour and dash."""
+    points: Sequence[Point]
+    dots: Sequence[Point] = field(default=())
+    marked: bool = False
+    """Whether each point of the line carries a marker."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One direction of a chart."""
+
+    label: str
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+    log: bool = False
+
+    def share(self, value: float) -> float:
+        """Where a value lies between low (0) and high (1)."""
+        if self.log:
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return (value - self.low) / (self.high - self.low)
+
+
+def linear_axis(label: str, values: Sequence[float], *, percent: bool = False, count: int = 5) -> Axis:
+    """An axis around `values` with round ticks; a single value gets some room."""
+    low, high = min(values), max(values)
+    if percent:
+        low, high = max(0.0, low - 0.02), min(1.0, high + 0.02)
+    if high - low < 1e-12:
+        room = abs(low) * 0.1 or 1.0
+        low, high = low - room, high + room
+    step = _round_step((high - low) / count)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = [(number * step, _tick(number * step, step, percent)) for number in range(first, last + 1)]
+    return Axis(label, first * step, last * step, ticks)
+
+
+def budget_axis(label: str, budgets: Sequence[tuple[int, str]]) -> Axis:
+    """A logarithmic axis with a tick at each (number of labels, text)."""
+    low, high = budgets[0][0] / 1.3, budgets[-1][0] * 1.3
+    return Axis(label, low, high, [(float(number), text) for number, text in budgets], log=True)
+
+
+def _round_step(raw: float) -> float:
+    power = 10.0 ** math.floor(math.log10(raw))
+    return next(power * nice for nice in (1, 2, 2.5, 5, 10) if raw <= power * nice * (1 + 1e-9))
+
+
+def _tick(value: float, step: float, percent: bool) -> str:
+    if percent:
+        return f"{100 * value:.{0 if step >= 0.01 else 1}f}%"
+    if abs(value) >= 1e5 or step < 1e-4:
+        return f"{value:.1e}" if abs(value) > step / 2 else "0"
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return f"{value + 0.0:,.{digits + (step * 10**digits % 1 > 1e-6)}f}"
+
+
+def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
+    """At most `most` points: means of equal stretches, so that no spike vanishes without a trace."""
+    if len(points) <= most:
+        return list(points)
+    size = math.ceil(len(points) / most)
+    stretches = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in stretches]
+
+
+def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup:
+    """An SVG element; `title` is read out by screen readers. All text is escaped."""
+    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def at(point: Point) -> Point:
+        return LEFT + x.share(point[0]) * plot_width, TOP + (1 - y.share(point[1])) * plot_height
+
+    parts = [_grid(x, y, at)]
+    for line in series:
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in map(at, line.points))
+        parts.append(Markup('<polyline class="line {}" points="{}"/>').format(line.css, path))
+        for dots, radius, kind in ((line.dots, 2.2, "dot"), (line.points if line.marked else (), 3.8, "mark")):
+            for point in dots:
+                px, py = at(point)
+                parts.append(Markup('<circle class="{} {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(
+                    kind, line.css, px, py, radius
+                ))
+    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, title, Markup("").join(parts)
+    )
+
+
+def _grid(x: Axis, y: Axis, at: Callable[[Point], Point]) -> Markup:
+    parts = []
+    for value, text in y.ticks:
+        py = at((x.low, value))[1]
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, py, py)
+        )
+        parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, py + 4, text))
+    floor = HEIGHT - BOTTOM
+    for value, text in x.ticks:
+        px = at((value, y.low))[0]
+        parts.append(
+            Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(px, px, floor, floor + 4)
+        )
+        parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(px, floor + 17, text))
+    parts.append(
+        Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, floor, floor)
+    )
+    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    parts.append(
+        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 6, x.label)
+    )
+    return Markup("").join(parts)

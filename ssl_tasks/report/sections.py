@@ -1,0 +1,153 @@
+"""The report's tables, as plain values for the template."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, interval, judge, labels, percent
+from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
+
+EXAMPLES = 3
+FITTED = 0.9
+"""A from-scratch baseline that fits less of its own labelled rows was stopped too early to be a fair one."""
+MAX_CLASSES = 30
+PREVIEW_FILE = "preview.png"
+
+
+def stages(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """A line for each stage: when its artifact was made, how long that took, and how large it is."""
+    lines = []
+    for name, artifact in inputs.items():
+        manifest = artifact.manifest
+        made = datetime.datetime.fromtimestamp(manifest.started, tz=datetime.UTC)
+        lines.append(
+            {
+                "name": name,
+                "rows": f"{manifest.rows:,}",
+                "bytes": size(manifest.bytes),
+                "seconds": f"{manifest.seconds:,.1f} s",
+                "made": f"{made:%Y-%m-%d %H:%M} UTC",
+                "versions": ", ".join(f"{part} {version}" for part, version in manifest.versions.items()),
+                "fingerprint": artifact.fingerprint,
+                "parents": ", ".join(manifest.parents) or "the raw files",
+                "config": yaml.safe_dump(manifest.config, sort_keys=False, allow_unicode=True).strip()
+                if manifest.config
+                else "",
+            }
+        )
+    return lines
+
+
+def size(count: int) -> str:
+    """Bytes in a unit that fits."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """A line for each strategy and label fraction, numbers written out."""
+    lines = []
+    for entry in summary:
+        line = dict(entry)
+        lines.append(
+            {
+                "strategy": line["strategy"].replace("_", " "),
+                "labels": labels(line),
+                **{name: percent(line[name]) for name in ("pretrained", "random_init", "from_scratch")},
+                **{
+                    key: text
+                    for prefix, name in (("", "random"), ("scratch_", "scratch"))
+                    for key, text in (
+                        (f"{name}_difference", interval(line, prefix)),
+                        (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
+                    )
+                },
+            }
+        )
+    return lines
+
+
+def scratch_note(scratch: Mapping[str, Any]) -> str:
+    """How far the from-scratch baseline got, and whether that makes it a weak one."""
+    fitted = min(scratch["train_accuracy"].values())
+    note = f"From scratch took {scratch['steps']:,} steps a fit and got at least {percent(fitted)} of its labelled rows"
+    if fitted < FITTED:
+        return f"{note} right: it had not converged, so it is a weak baseline; raise transfer.scratch.steps."
+    return f"{note} right."
+
+
+def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
+    """A line for each reason, with examples."""
+    rows = [row for name in ("clean", "assign") for row in inputs[name].table(QUARANTINE_FILE).to_pylist()]
+    counts = Counter((row["stage"], row["reason"]) for row in rows)
+    return [
+        {
+            "stage": stage,
+            "reason": reason.replace("_", " "),
+            "count": f"{count:,}",
+            "examples": [row for row in rows if (row["stage"], row["reason"]) == (stage, reason)][:EXAMPLES],
+        }
+        for (stage, reason), count in counts.most_common()
+    ]
+
+
+def splits(split: Artifact) -> dict[str, Any]:
+    """Rows, groups and labelled rows of each split, and rows of each class."""
+    rows = split.table(SPLITS_FILE, ["group_id", SPLIT, LABEL]).to_pylist()
+    sizes = []
+    for name in SPLITS:
+        here = [row for row in rows if row[SPLIT] == name]
+        labelled = sum(row[LABEL] is not None for row in here)
+        groups = len({row["group_id"] for row in here})
+        sizes.append({"name": name, "rows": f"{len(here):,}", "groups": f"{groups:,}", "labelled": f"{labelled:,}"})
+    counts = Counter((row[LABEL], row[SPLIT]) for row in rows if row[LABEL] is not None)
+    totals = Counter(row[LABEL] for row in rows if row[LABEL] is not None)
+    shown = sorted(totals) if len(totals) <= MAX_CLASSES else [name for name, _ in totals.most_common(MAX_CLASSES)]
+    classes = [{"name": name, **{of: f"{counts[name, of]:,}" for of in SPLITS}} for name in shown]
+    return {"sizes": sizes, "classes": classes, "more_classes": len(totals) - len(shown)}
+
+
+def quality_facts(inputs: Mapping[str, Artifact]) -> list[tuple[str, str]]:
+    """What clean and split measured, in words."""
+    clean, split = inputs["clean"].measured, inputs["split"].measured
+    known = (
+        (clean, "groups", "Groups of rows that must stay together"),
+        (clean, "largest_group", "Rows in the largest group"),
+        (clean, "duplicates", "Rows that share a group with an earlier row"),
+        (clean, "conflicting_labels", "Groups with contradictory labels"),
+        (split, "leaked_test_rows", "Test rows with a group mate in train"),
+        (split, "naive_leaked_test_rows", "The same, had rows been split without looking at groups (mean of draws)"),
+    )
+    return [(text, f"{measured[key]:,}") for measured, key, text in known if key in measured]
+
+
+def preview(augment: Artifact) -> str | None:
+    """The augmentation preview as a data URI, where the modality has one."""
+    if PREVIEW_FILE not in augment.names():
+        return None
+    return "data:image/png;base64," + base64.b64encode(augment.path(PREVIEW_FILE).read_bytes()).decode()
+
+
+def libraries(inputs: Mapping[str, Artifact]) -> list[tuple[str, str]]:
+    """Versions that the artifacts were made with; several where they differ."""
+    found: dict[str, dict[str, None]] = {}
+    for artifact in inputs.values():
+        for name, version in artifact.manifest.libraries.items():
+            found.setdefault(name, {})[version] = None
+    return [(name, ", ".join(versions)) for name, versions in found.items()]
+
+
+def metric_title(metric: str) -> str:
+    """A metric's name as it is written in the report."""
+    return METRIC_TITLES.get(metric, metric)

@@ -1,0 +1,168 @@
+"""The verdict: did pretraining help, against what, by how much, from how few labels, with what confidence.
+
+It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
+a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines.
+The headline takes the smallest such budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "not_measured"]
+Line = dict[str, Any]
+"""One element of what the transfer stage measured as `summary`."""
+
+FEW_GROUPS = 20
+TITLES = {"linear_probe": "a linear probe", "knn": "a k-nearest-neighbour vote"}
+METRIC_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer, and the lines it rests on."""
+
+    outcome: Outcome
+    sentence: str
+    details: list[str]
+    """Further sentences: the other budgets, what limits the answer."""
+    metric: str
+    strategy: str
+    margin: float
+    lines: list[Line]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def decide(summary: Sequence[Line], *, margin: float, test_groups: int, method: str) -> Verdict:
+    """The verdict on a transfer's summary.
+
+    Args:
+        summary: what the transfer stage measured; empty where there was no transfer.
+        margin: a gain below this does not matter.
+        test_groups: independent groups among the labelled test rows.
+        method: name of the pretext method.
+    """
+    if not summary:
+        sentence = "Not measured: no transfer strategy ran, so nothing is known of what the encoder is worth."
+        return Verdict("not_measured", sentence, [], "", "", margin, [])
+    strategy, metric = summary[0]["strategy"], summary[0]["metric"]
+    lines = sorted((line for line in summary if line["strategy"] == strategy), key=lambda line: line["label_fraction"])
+    judged = {id(line): (judge(line, ""), judge(line, "scratch_")) for line in lines}
+    outcome, line = _outcome(lines, judged, margin, test_groups)
+    words = _Words(method, strategy, metric)
+    sentence = words.sentence(outcome, line, lines, margin)
+    details = [words.detail(other, judged[id(other)]) for other in lines if other is not line]
+    if test_groups < FEW_GROUPS:
+        details.append(f"The test set has only {test_groups} independent groups: too few for a firm answer.")
+    return Verdict(outcome, sentence, details, metric, strategy, margin, list(summary))
+
+
+Judgement = Literal["better", "worse", "open"]
+JUDGEMENTS = {"better": "better", "worse": "worse", "open": "undecided"}
+
+
+def judge(line: Line, prefix: str) -> Judgement:
+    if line[f"{prefix}low"] > 0:
+        return "better"
+    return "worse" if line[f"{prefix}high"] < 0 else "open"
+
+
+def _outcome(
+    lines: list[Line], judged: dict[int, tuple[Judgement, Judgement]], margin: float, test_groups: int
+) -> tuple[Outcome, Line]:
+    """The outcome and the line that the headline speaks of."""
+    if test_groups < FEW_GROUPS:
+        return "undecided", lines[0]
+    both = [line for line in lines if judged[id(line)] == ("better", "better")]
+    if both:
+        return "helped", both[0]
+    encoder = [line for line in lines if judged[id(line)][0] == "better"]
+    if encoder:
+        return "partly", encoder[0]
+    worse = [line for line in lines if judged[id(line)][0] == "worse"]
+    if worse:
+        return "worse", worse[0]
+    if all(line["high"] <= margin for line in lines):
+        return "no_gain", max(lines, key=lambda line: line["high"])
+    return "undecided", max(lines, key=lambda line: line["high"])
+
+
+@dataclass(frozen=True)
+class _Words:
+    method: str
+    strategy: str
+    metric: str
+
+    def sentence(self, outcome: Outcome, line: Line, lines: list[Line], margin: float) -> str:
+        probe, metric = TITLES.get(self.strategy, self.strategy), METRIC_TITLES[self.metric]
+        reached = f"{probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
+        random = f"{gain(line, '')} than on the same network untrained"
+        scratch = f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels"
+        where = labels(line)
+        if outcome == "helped":
+            return f"Pretraining helped: with {where}, {reached}, {random} and {scratch}."
+        if outcome == "partly":
+            return (
+                f"Pretraining improved the encoder and did not beat training from scratch at any label budget: with "
+                f"{where}, {reached}, {random} and {scratch}."
+            )
+        if outcome == "worse":
+            return f"Pretraining did not help, it did harm: with {where}, {reached}, {random}."
+        if outcome == "no_gain":
+            return (
+                f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
+                f"untrained than {points(margin)} of {metric}; the most it could be is {interval(line, '')}, with "
+                f"{where}."
+            )
+        return (
+            f"No evidence that pretraining helped, and none against it: with {where}, {reached}, {random}; the test "
+            "cannot tell."
+        )
+
+    def detail(self, line: Line, judged: tuple[Judgement, Judgement]) -> str:
+        random, scratch = (JUDGEMENTS[judgement] for judgement in judged)
+        return (
+            f"With {labels(line)}: {percent(line['pretrained'])}. Against the untrained network {interval(line, '')}: "
+            f"{random}. Against training from scratch {interval(line, 'scratch_')}: {scratch}."
+        )
+
+
+def labels(line: Line) -> str:
+    """`1% of the labels (13)`."""
+    if line["label_fraction"] == 1.0:
+        return f"all labels ({line['num_labels']:,})"
+    return f"{line['label_fraction'] * 100:g}% of the labels ({line['num_labels']:,})"
+
+
+def percent(value: float) -> str:
+    """A share with one decimal."""
+    return f"{100 * value:.1f}%"
+
+
+def points(value: float) -> str:
+    """A share as percentage points."""
+    return f"{100 * value:.1f} points"
+
+
+def signed(value: float) -> str:
+    """Percentage points with sign, a true minus, and no minus zero."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def interval(line: Line, prefix: str) -> str:
+    """`+2.1 points, 95% interval +0.4 to +3.9`."""
+    low, high = line[f"{prefix}low"], line[f"{prefix}high"]
+    return f"{signed(line[f'{prefix}difference'])} points, 95% interval {signed(low)} to {signed(high)}"
+
+
+def gain(line: Line, prefix: str) -> str:
+    """`12.3 points more (95% interval +8.1 to +16.0)`."""
+    difference, low, high = (line[f"{prefix}{name}"] for name in ("difference", "low", "high"))
+    word = "less" if difference < 0 else "more"
+    return f"{points(abs(difference))} {word} (95% interval {signed(low)} to {signed(high)})"

@@ -1,0 +1,91 @@
+"""report: one self-contained HTML page that says what the encoder is worth and where everything came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.config import Config
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
+from ssl_tasks.stages.base import Stage
+from ssl_tasks.store import Output
+
+if TYPE_CHECKING:
+    from ssl_tasks.report.verdict import Verdict
+
+INPUTS = ("ingest", "clean", "assign", "normalize", "split", "augment", "pretrain", "embed", "transfer")
+REPORT_FILE = "report.html"
+VERDICT_FILE = "verdict.json"
+TEMPLATE = Path(__file__).parent.parent / "report"
+
+
+class ReportConfig(Config):
+    """Section `report`."""
+
+    title: str = ""
+    """Of the page."""
+    margin: float = Field(0.01, ge=0, lt=1)
+    """A gain over the untrained network of less than this is called none."""
+
+
+def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
+    """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
+    from ssl_tasks.report.verdict import decide
+
+    inputs = dict(zip(INPUTS, artifacts, strict=True))
+    measured, encoder = inputs["transfer"].measured, inputs["pretrain"].json("encoder.json")
+    verdict = decide(
+        measured["summary"],
+        margin=config.margin,
+        test_groups=measured.get("test_groups", 0),
+        method=encoder["method"],
+    )
+    out.json(VERDICT_FILE, verdict.to_dict())
+    with out.file(REPORT_FILE, rendering=True) as path:
+        path.write_text(render(config, inputs, verdict, encoder), encoding="utf-8")
+    rows = inputs["transfer"].rows
+    return out.artifact(rows=rows, measured={"outcome": verdict.outcome, "verdict": verdict.sentence})
+
+
+def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, encoder: dict[str, Any]) -> str:
+    """The page as text. Everything that came with the data is escaped."""
+    import jinja2
+
+    from ssl_tasks.report import charts, sections
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    pretrain, transfer = inputs["pretrain"], inputs["transfer"]
+    measured = transfer.measured
+    efficiency = (
+        charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], encoder["method"], verdict.metric)
+        if verdict.lines
+        else []
+    )
+    return environment.get_template("report.html.j2").render(
+        title=config.title or f"{encoder['method']} on {inputs['ingest'].rows:,} samples",
+        verdict=verdict,
+        encoder=encoder,
+        metric=sections.metric_title(verdict.metric),
+        efficiency=efficiency,
+        transfer=sections.transfer_table(verdict.lines),
+        protocol=measured,
+        scratch_note=sections.scratch_note(measured["scratch"]) if verdict.lines else "",
+        losses=charts.curves(pretrain.table(METRICS_FILE)),
+        health=charts.curves(pretrain.table(HEALTH_FILE)),
+        preview=sections.preview(inputs["augment"]),
+        stages=sections.stages(inputs),
+        libraries=sections.libraries(inputs),
+        quarantine=sections.quarantine(inputs),
+        splits=sections.splits(inputs["split"]),
+        facts=sections.quality_facts(inputs),
+        source=inputs["ingest"].measured.get("source", ""),
+    )
+
+
+STAGE = Stage("report", ReportConfig, INPUTS, run)

@@ -1,0 +1,150 @@
+"""A tiny DAG, a recipe for it, the command line on it as a process of its own, and one Prefect server for all."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from flows import server as prefect_server
+from flows.execution import Execution, Listener, prepare
+from flows.recipe import load_recipe
+
+ROOT = Path(__file__).parents[2]
+TINY = Path(__file__).with_name("tiny.py")
+SITE = """
+import importlib.util, sys
+
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return importlib.util.spec_from_file_location(name, {tiny!r}) if name == "flows.dag" else None
+
+sys.meta_path.insert(0, Finder)
+"""
+"""Puts the tiny DAG in the place of the real one, in every process that has this on its path."""
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The tiny DAG in the place of the real one."""
+    spec = importlib.util.spec_from_file_location("flows.dag", TINY)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "flows.dag", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    """A recipe of the tiny DAG over ten rows, with a store beside it."""
+    (tmp_path / "data.txt").write_text("\n".join(f"f{number}.png" for number in range(10)))
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        textwrap.dedent(
+            f"""
+            name: tiny
+            seed: 7
+            store: {tmp_path / "store"}
+            retry_delay: 0.1
+            ingest:
+              path: {tmp_path / "data.txt"}
+            pretrain:
+              batch_size: 4
+            """
+        )
+    )
+    return path
+
+
+@pytest.fixture
+def begin(tiny: ModuleType, recipe_file: Path) -> Callable[..., Execution]:
+    """Prepare a run of the recipe, with overrides; `previous` and `forced` as `prepare` has them."""
+
+    def begin(*overrides: str, **options: Any) -> Execution:
+        return prepare(load_recipe(str(recipe_file), overrides), listener=Listener(), **options)
+
+    return begin
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a Prefect server with its own database."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
+        for name in ("PREFECT_API_URL", "PREFECT_PROFILES_PATH", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"):
+            patch.setenv(name, "")
+            patch.delenv(name)
+        with prefect_server.connection() as started:
+            patch.delenv("PREFECT_API_URL")
+            started.wait()
+            yield started.url
+
+
+@pytest.fixture
+def environment(server: str, tmp_path: Path) -> dict[str, str]:
+    """For processes that run the tiny DAG against the server."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(tiny=str(TINY)))
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)]),
+        "PREFECT_API_URL": server,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+Command = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def command(environment: dict[str, str], tmp_path: Path) -> Iterator[Command]:
+    """Start `pretextflow ...` as a process."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str, **variables: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", *words],
+            cwd=tmp_path,
+            env={**environment, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+Api = Callable[..., Any]
+
+
+@pytest.fixture
+def api(server: str) -> Api:
+    """Ask the server: `api("flow_runs/filter", {...})` posts, `api("deployments/name/a/b")` gets."""
+
+    def ask(path: str, body: Any = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{server}/{path}", data=data, headers={"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.loads(answer.read() or "null")
+
+    return ask

@@ -1,0 +1,114 @@
+"""Recipes: what is read, what is filled in, and what each mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flows.recipe import build_recipe, builtin_recipes, load_recipe
+from ssl_tasks.errors import RequestError
+
+
+def refused(path: Path, *overrides: str) -> str:
+    with pytest.raises(RequestError) as caught:
+        load_recipe(str(path), overrides)
+    return str(caught.value)
+
+
+def test_an_unknown_key_is_named_with_its_path_and_a_near_one(tiny: ModuleType, recipe_file: Path) -> None:
+    assert "pretrain.bathc_size: unknown key, did you mean 'batch_size'?" in refused(
+        recipe_file, "pretrain.bathc_size=3"
+    )
+    assert "pretrain.method.temprature: unknown key" in refused(recipe_file, "pretrain.method.temprature=1")
+    assert "pretrian: unknown key, did you mean 'pretrain'?" in refused(recipe_file, "pretrian.epochs=1")
+
+
+def test_a_wrong_value_is_named_with_what_was_given(tiny: ModuleType, recipe_file: Path) -> None:
+    message = refused(recipe_file, "split.fraction=2")
+    assert "split.fraction" in message
+    assert "(got 2)" in message
+
+
+def test_broken_yaml_names_file_and_line(tiny: ModuleType, recipe_file: Path) -> None:
+    recipe_file.write_text("name: x\ningest:\n  path: [1\nsplit: 3\n")
+    message = refused(recipe_file)
+    assert str(recipe_file) in message
+    assert "line 4" in message
+
+
+def test_a_key_that_stands_twice_is_refused(tiny: ModuleType, recipe_file: Path) -> None:
+    recipe_file.write_text("name: x\nseed: 1\nname: y\n")
+    assert "line 3" in refused(recipe_file)
+    assert "'name' stands twice" in refused(recipe_file)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
+def test_a_file_without_sections_is_refused(tiny: ModuleType, recipe_file: Path, text: str) -> None:
+    recipe_file.write_text(text)
+    assert "expected sections" in refused(recipe_file)
+
+
+def test_an_unknown_recipe_lists_the_built_in_ones(tiny: ModuleType) -> None:
+    with pytest.raises(RequestError, match=r"did you mean 'digits'.*cancer, digits"):
+        load_recipe("digit")
+    with pytest.raises(RequestError, match="no such file"):
+        load_recipe("nowhere/mine.yaml")
+
+
+@pytest.mark.parametrize("text", ["seed", "=3", "split..seed=3", "seed=[1"])
+def test_an_override_that_cannot_be_read_is_refused(tiny: ModuleType, recipe_file: Path, text: str) -> None:
+    assert "--set" in refused(recipe_file, text)
+
+
+def test_seed_and_modality_are_filled_where_a_section_does_not_set_them(tiny: ModuleType, recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file), ["ingest.modality=tabular", "split.seed=3"])
+    configs = {stage.name: recipe.config_of(stage) for stage in tiny.DAG}
+    assert configs["pretrain"].model_dump()["seed"] == 7
+    assert configs["pretrain"].model_dump()["modality"] == "tabular"
+    assert configs["assign"].model_dump()["seed"] == configs["split"].model_dump()["seed"] == 3
+
+
+def test_two_stages_share_a_section_each_with_its_own_config(tiny: ModuleType, recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file), ["split.fraction=0.5", "split.budget=9"])
+    configs = {stage.name: recipe.config_of(stage) for stage in tiny.DAG}
+    assert type(configs["assign"]) is tiny.AssignConfig
+    assert configs["assign"].model_dump() == {"fraction": 0.5, "seed": 7}
+    assert configs["split"].model_dump() == {"fraction": 0.5, "seed": 7, "budget": 9}
+
+
+def test_the_store_is_taken_from_flag_override_environment_file_and_default_in_this_order(
+    tiny: ModuleType, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(str(recipe_file)).store == str(tmp_path / "store")
+    monkeypatch.setenv("PRETEXTFLOW_STORE", "/from/environment")
+    assert load_recipe(str(recipe_file)).store == "/from/environment"
+    assert load_recipe(str(recipe_file), ["store=/from/set"]).store == "/from/set"
+    assert load_recipe(str(recipe_file), ["store=/from/set"], store="s3://bucket/flag").store == "s3://bucket/flag"
+    monkeypatch.delenv("PRETEXTFLOW_STORE")
+    recipe_file.write_text("name: x\n")
+    assert load_recipe(str(recipe_file)).store == str(tmp_path / "pretextflow-store")
+
+
+def test_relative_paths_are_taken_from_the_current_directory(
+    tiny: ModuleType, recipe_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(str(recipe_file), ["ingest.path=some/folder", "store=here"])
+    assert recipe.to_dict()["ingest"]["path"] == str(tmp_path / "some/folder")
+    assert recipe.store == str(tmp_path / "here")
+    assert load_recipe(str(recipe_file), ["ingest.path=builtin:digits"]).to_dict()["ingest"]["path"] == "builtin:digits"
+
+
+def test_a_recipe_survives_its_own_json(tiny: ModuleType, recipe_file: Path) -> None:
+    recipe = load_recipe(str(recipe_file), ["pretrain.method.temperature=0.1"])
+    assert build_recipe(recipe.to_dict(), where="record") == recipe
+
+
+def test_the_built_in_recipes_are_valid_for_the_real_dag() -> None:
+    assert builtin_recipes() == ["cancer", "digits"]
+    digits, cancer = load_recipe("digits").to_dict(), load_recipe("cancer").to_dict()
+    assert digits["pretrain"]["modality"] == "image"
+    assert cancer["pretrain"]["modality"] == "tabular"

@@ -1,0 +1,121 @@
+"""The Prefect server: ours lives as long as we do, and a foreign one must answer."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flows import server as prefect_server
+from ssl_tasks.errors import RequestError
+
+ROOT = Path(__file__).parents[2]
+PARENT = """
+import time
+from flows import server
+started = server.start()
+print(started.child.pid, started.url, flush=True)
+started.wait()
+print("answers", flush=True)
+time.sleep(120)
+"""
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_two_at_once_share_a_new_database_and_die_with_their_killed_parents(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    parents = [
+        subprocess.Popen(
+            [sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+        )
+        for _ in range(2)
+    ]
+    children = []
+    for parent in parents:
+        assert parent.stdout is not None
+        pid, url = parent.stdout.readline().split()
+        children.append(int(pid))
+        assert parent.stdout.readline() == "answers\n"
+        with urllib.request.urlopen(f"{url}/health") as answer:
+            assert answer.status == 200
+    for parent in parents:
+        parent.send_signal(signal.SIGKILL)
+        parent.communicate()
+    deadline = time.monotonic() + 5
+    while any(map(is_running, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_running, children))
+
+
+class Page(http.server.BaseHTTPRequestHandler):
+    """Something that answers and is no Prefect."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def other_service() -> Iterator[str]:
+    service = http.server.HTTPServer(("127.0.0.1", 0), Page)
+    thread = threading.Thread(target=service.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{service.server_port}"
+    service.shutdown()
+    service.server_close()
+    thread.join()
+
+
+def refused(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("PREFECT_API_URL", url)
+    with pytest.raises(RequestError) as caught:
+        prefect_server.start().wait()
+    return str(caught.value)
+
+
+def test_a_server_that_does_not_answer_is_refused_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    message = refused("http://127.0.0.1:9/api", monkeypatch)
+    assert "no Prefect server answers at PREFECT_API_URL=http://127.0.0.1:9/api" in message
+    assert "prefect server start" in message
+    assert time.monotonic() - began < 6
+
+
+def test_what_is_no_prefect_api_is_refused(monkeypatch: pytest.MonkeyPatch, other_service: str) -> None:
+    assert "no Prefect API (HTTP 404); the URL usually ends in /api" in refused(other_service, monkeypatch)
+    assert "expected http" in refused("localhost:4200", monkeypatch)
+
+
+def test_a_folder_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file"))
+    with pytest.raises(RequestError, match=r"Prefect's folder .*file cannot be written"):
+        prefect_server.start()
+
+
+def test_a_profile_is_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ask = "from flows.server import configured_url; print(configured_url())"
+    (tmp_path / "profiles.toml").write_text('active = "far"\n[profiles.far]\nPREFECT_API_URL = "http://far:4200/api"\n')
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", ask], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "http://far:4200/api\n"
