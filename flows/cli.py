@@ -1,102 +1,28 @@
-"""The command line. `pretextflow --help` lists the commands; each ends with 0, 1, 2 or, after Ctrl-C, 130."""
+"""The command line: `pretextflow --help`, or `python -m flows.cli --help`.
+
+What takes longest is the embedded Prefect server, so it is started before anything else is imported.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
 
-import typer
-
-from flows import cli_setup, cli_store
-from flows.console import plan_dict, plan_table
-from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
-from flows.output import reporting
-from flows.recipe import build_recipe, default_dag, default_store, load_recipe
-from flows.session import EMPTY, execute
-from ssl_tasks.errors import RequestError
-
-app = typer.Typer(
-    help="Self-supervised pretraining as one flow: from raw data to an encoder with evidence of what it is worth.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-@app.command()
-def run(
-    recipe: RecipeName = "digits",
-    overrides: Overrides = None,
-    store: StoreUri = None,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Run a recipe; stages that are in the store already are reused."""
-    with reporting(json=json, verbose=verbose, empty=EMPTY) as out:
-        execute(out, lambda: load_recipe(recipe, overrides or (), store=store))
-
-
-@app.command()
-def plan(
-    recipe: RecipeName = "digits",
-    overrides: Overrides = None,
-    store: StoreUri = None,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Say what would run, what is cached, why, and how long it took the last time."""
-    from flows.plan import make_plan
-    from ssl_tasks.store import Store
-
-    with reporting(json=json, verbose=verbose, empty={"stages": []}) as out:
-        checked = load_recipe(recipe, overrides or (), store=store)
-        entries = make_plan(checked, Store.open(checked.store))
-        plan_table(out.console, entries)
-        out.result({"name": checked.name, "store": checked.store, "stages": [plan_dict(entry) for entry in entries]})
-
-
-@app.command()
-def rerun(
-    run_id: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Run id or its start.")] = None,
-    first: Annotated[
-        str | None, typer.Option("--from", metavar="STAGE", help="Make this stage and those after it anew.")
-    ] = None,
-    store: StoreUri = None,
-    json: Json = False,
-    verbose: Verbose = False,
-) -> None:
-    """Continue a failed or interrupted run under its id; without RUN the newest unfinished one."""
-    from flows.plan import stages_from
-    from ssl_tasks.store import Store
-    from ssl_tasks.store.runs import find_run, newest_unfinished
-
-    with reporting(json=json, verbose=verbose, empty=EMPTY) as out:
-        opened = Store.open(store or default_store())
-        record = find_run(opened, run_id) if run_id else newest_unfinished(opened)
-        if record.is_alive():
-            raise RequestError(f"run {record.run_id}: still running (process {record.pid} on {record.host})")
-        forced = stages_from(default_dag(), first) if first else ()
-        values = {**record.recipe, "store": opened.uri}
-        execute(
-            out,
-            lambda: build_recipe(values, where=f"run {record.run_id}"),
-            forced=forced,
-            previous=record,
-        )
-
-
-app.command()(cli_store.runs)
-app.command()(cli_store.show)
-app.command()(cli_store.lineage)
-app.command()(cli_store.gc)
-app.command()(cli_setup.methods)
-app.command()(cli_setup.doctor)
-app.command()(cli_setup.deploy)
-app.command()(cli_setup.serve)
+from flows import bytecode, server
+from flows.quiet import quiet
 
 
 def main() -> None:
     """Entry point of the console script."""
-    app()
+    try:
+        bytecode.ensure()
+        if sys.argv[1:2] in (["run"], ["rerun"]) and not {"-h", "--help"} & set(sys.argv):
+            quiet(verbose="--verbose" in sys.argv)
+            server.start_early()
+        from flows.commands import app
+
+        app(prog_name="pretextflow")
+    except KeyboardInterrupt:  # while modules are imported; a command tells its own
+        sys.exit(130)
 
 
 if __name__ == "__main__":

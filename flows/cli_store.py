@@ -10,10 +10,8 @@ import typer
 from flows.console import print_line, print_table, print_whole, summarize
 from flows.options import Json, StoreUri, Verbose
 from flows.output import reporting
-from flows.recipe import default_store
+from flows.recipe import default_store, open_to_read
 from flows.summary import duration
-from ssl_tasks.errors import RequestError
-from ssl_tasks.store import Store
 
 
 def runs(store: StoreUri = None, json: Json = False, verbose: Verbose = False) -> None:
@@ -21,7 +19,7 @@ def runs(store: StoreUri = None, json: Json = False, verbose: Verbose = False) -
     from ssl_tasks.store.runs import list_runs
 
     with reporting(json=json, verbose=verbose, empty={"runs": []}) as out:
-        opened = Store.open(store or default_store())
+        opened = open_to_read(store or default_store())
         found = list_runs(opened)
         cells = []
         for record in found:
@@ -45,7 +43,7 @@ def show(
     from ssl_tasks.store.runs import find_run
 
     with reporting(json=json, verbose=verbose) as out:
-        record = find_run(Store.open(store or default_store()), run_id)
+        record = find_run(open_to_read(store or default_store()), run_id)
         cells = []
         for s in record.stages:
             rows = "-" if s.rows is None else f"{s.rows:,}"
@@ -90,10 +88,7 @@ def gc(
     from ssl_tasks.store.collect import collect
 
     with reporting(json=json, verbose=verbose) as out:
-        uri = store or default_store()
-        if "://" not in uri and not Store(uri).list(""):
-            raise RequestError(f"store {Store(uri).uri}: there is no store here")
-        opened = Store.open(uri)
+        opened = open_to_read(store or default_store())
         gone = collect(opened, keep_runs=keep_runs, dry_run=dry_run)
         parts: dict[str, list[str]] = {
             "artifacts": gone.artifacts,

@@ -7,6 +7,7 @@ recipe goes along as the flow's parameter, complete and with absolute paths.
 from __future__ import annotations
 
 import asyncio
+import shlex
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -29,7 +30,7 @@ class Deployed:
     @property
     def worker_command(self) -> str:
         """Starts the worker that executes the runs."""
-        return f"prefect worker start --pool {self.pool!r} --type process"
+        return f"prefect worker start --pool {shlex.quote(self.pool)} --type process"
 
 
 def deploy(recipe: Recipe, *, cron: str, timezone: str, pool: str = POOL) -> Deployed:
@@ -71,16 +72,16 @@ async def _apply(deployment: Any) -> Any:
 
 
 def _deployment(recipe: Recipe, cron: str, timezone: str, pool: str | None) -> Any:
+    try:
+        ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise RequestError(f"--timezone {timezone}: no such time zone; for example Europe/Berlin") from error
     from prefect.deployments.runner import RunnerDeployment
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
     from flows.flow import pretextflow
 
-    try:
-        ZoneInfo(timezone)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise RequestError(f"--timezone {timezone}: no such time zone; for example Europe/Berlin") from error
     try:
         schedule = Cron(cron, timezone=timezone)
     except ValueError as error:

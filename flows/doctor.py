@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import sys
+import sysconfig
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from flows import bytecode
 from flows import server as prefect_server
 from flows.execution import check_writable
 from flows.preflight import ADDRESS_FILE, unreachable
@@ -61,14 +63,9 @@ def _versions() -> Iterator[Finding]:
         except importlib.metadata.PackageNotFoundError:
             level: Literal["warn", "fail"] = "warn" if name in OPTIONAL else "fail"
             yield Finding(name, level, "not installed", "pip install pretextflow")
-    package = importlib.metadata.distribution("prefect").locate_file("prefect")
-    if not (Path(str(package)) / "__pycache__").is_dir():
-        yield Finding(
-            "bytecode",
-            "warn",
-            "the installed packages are not compiled, which doubles the start time of every command",
-            f"{sys.executable} -m compileall -q {Path(str(package)).parent}",
-        )
+    if not bytecode.is_compiled():
+        found = "the installed packages are not compiled, which slows every start"
+        yield Finding("bytecode", "warn", found, f"{sys.executable} -m compileall -q {sysconfig.get_path('purelib')}")
 
 
 def _prefect() -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from flows.recipe import default_store, open_to_read
 from ssl_tasks.artifact import Manifest
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import ROWS_FILE, SOURCE
@@ -22,16 +23,14 @@ def resolve(text: str, uri: str | None) -> tuple[Store, str]:
     Raises:
         RequestError: there is none, or there are several.
     """
-    from flows.recipe import default_store
-
     root, found, below = text.partition("/objects/")
     if found:
-        store, wanted = Store.open(uri or root), below.split("/")[0]
+        store, wanted = open_to_read(uri or root), below.split("/")[0]
     elif (Path(text).expanduser() / "manifest.json").is_file():
         folder = Path(text).expanduser().absolute()
-        store, wanted = Store.open(uri or str(folder.parent.parent)), folder.name
+        store, wanted = open_to_read(uri or str(folder.parent.parent)), folder.name
     else:
-        store, wanted = Store.open(uri or default_store()), text
+        store, wanted = open_to_read(uri or default_store()), text
     if wanted in run_ids(store):
         made = [stage for stage in find_run(store, wanted).stages if stage.uri]
         if not made:

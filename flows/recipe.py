@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, create_model
 from ssl_tasks.config import Config, deep_merge, execution, explain, parse_override
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
+from ssl_tasks.store import Store
 
 BUILTIN = Path(__file__).parent / "recipes"
 DEFAULT_STORE = "./pretextflow-store"
@@ -119,6 +120,19 @@ def build_recipe(data: Mapping[str, Any], *, where: str, stages: tuple[Stage, ..
 def default_store() -> str:
     """The store of commands that read no recipe."""
     return os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
+
+
+def open_to_read(uri: str) -> Store:
+    """The store, for a command that only looks: one that is not there yet is empty, and is not made.
+
+    Raises:
+        RequestError: the place holds something else, or cannot be read.
+    """
+    store = Store(uri)
+    try:
+        return Store.open(uri) if store.list("") else store
+    except OSError as error:
+        raise RequestError(f"store {store.uri}: cannot be read: {error}") from error
 
 
 def _find(name_or_path: str) -> Path:

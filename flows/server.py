@@ -143,10 +143,19 @@ def start(scheduler: bool = False) -> Server:
     return Server(own, child, errors)
 
 
+_early: list[Server] = []
+
+
+def start_early() -> None:
+    """Start the server that the next `connection` takes over; what is wrong is told there."""
+    with contextlib.suppress(RequestError):
+        _early.append(start())
+
+
 @contextlib.contextmanager
 def connection(scheduler: bool = False) -> Iterator[Server]:
     """`start`, and `stop` in the end."""
-    server = start(scheduler)
+    server = _early.pop() if _early else start(scheduler)
     try:
         yield server
     finally:

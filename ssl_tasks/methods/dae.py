@@ -31,7 +31,7 @@ class DAEConfig(MethodConfig):
     """Standard deviation of gaussian noise on every entry, in units of the train standard deviation."""
     emphasis: float = Field(1.0, ge=1)
     """How many times more a masked entry counts in the error than the rest (section 4.2)."""
-    decoder_width: int = Field(128, ge=1)
+    decoder_width: int = Field(64, ge=1)
     """Channels of the convolutional decoder, or units of the hidden layer of a table's."""
 
     @model_validator(mode="after")

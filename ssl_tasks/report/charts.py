@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from ssl_tasks.report.figures import Point, Series, budget_axis, line_chart, linear_axis, thin
 from ssl_tasks.report.verdict import METRIC_TITLES
+from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import FROM_SCRATCH, RANDOM_INIT
 
 CURVES = {
@@ -43,17 +44,17 @@ def efficiency(metrics: pa.Table, strategies: Sequence[str], method: str, metric
     values = [value for cell in cells.values() for of_budget in cell.values() for value in of_budget]
     if not values:
         return []
-    budgets = [(number, f"{number:,} ({100 * fractions[number]:g}%)") for number in sorted(fractions)]
+    budgets = [(number, f"{number:,}\n{100 * fractions[number]:g}%") for number in sorted(fractions)]
     x = budget_axis("Labelled train rows", budgets)
     y = linear_axis(METRIC_TITLES[metric], values, percent=True)
     figures = []
-    for strategy in strategies:
+    for name in strategies:
         lines = [
             _mean_line("from scratch", "scratch", cells[FROM_SCRATCH, FROM_SCRATCH]),
-            _mean_line("untrained network", "random", cells[strategy, RANDOM_INIT]),
-            _mean_line(method, "pretrained", cells[strategy, method]),
+            _mean_line("untrained network", "random", cells[name, RANDOM_INIT]),
+            _mean_line(method, "pretrained", cells[name, method]),
         ]
-        caption = f"{strategy.replace('_', ' ')}: {METRIC_TITLES[metric]} on test rows"
+        caption = f"{strategy(name).title.removeprefix('a ')}: {METRIC_TITLES[metric]} on test rows"
         figures.append(Figure(caption, line_chart(caption, lines, x, y)))
     return figures
 

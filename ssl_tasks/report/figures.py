@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 420, 270
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 44
+LEFT, RIGHT, TOP, BOTTOM = 54, 18, 12, 56
 MAX_POINTS = 300
 
 
@@ -65,7 +65,7 @@ def linear_axis(label: str, values: Sequence[float], *, percent: bool = False, c
 
 
 def budget_axis(label: str, budgets: Sequence[tuple[int, str]]) -> Axis:
-    """A logarithmic axis with a tick at each (number of labels, text)."""
+    """A logarithmic axis with a tick at each (number of labels, text); a line break puts the rest below."""
     low, high = budgets[0][0] / 1.3, budgets[-1][0] * 1.3
     return Axis(label, low, high, [(float(number), text) for number, text in budgets], log=True)
 
@@ -107,9 +107,11 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup
         for dots, radius, kind in ((line.dots, 2.2, "dot"), (line.points if line.marked else (), 3.8, "mark")):
             for point in dots:
                 px, py = at(point)
-                parts.append(Markup('<circle class="{} {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(
-                    kind, line.css, px, py, radius
-                ))
+                parts.append(
+                    Markup('<circle class="{} {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(
+                        kind, line.css, px, py, radius
+                    )
+                )
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, Markup("").join(parts)
     )
@@ -129,7 +131,9 @@ def _grid(x: Axis, y: Axis, at: Callable[[Point], Point]) -> Markup:
         parts.append(
             Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(px, px, floor, floor + 4)
         )
-        parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(px, floor + 17, text))
+        for number, part in enumerate(text.split("\n")):
+            below = floor + 17 + 14 * number
+            parts.append(Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(px, below, part))
     parts.append(
         Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, floor, floor)
     )

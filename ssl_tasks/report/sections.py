@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, interval, judge, labels, percent
+from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
 from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
+from ssl_tasks.transfer import strategy
 
 EXAMPLES = 3
 FITTED = 0.9
@@ -62,20 +63,25 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
         line = dict(entry)
         lines.append(
             {
-                "strategy": line["strategy"].replace("_", " "),
+                "strategy": strategy(line["strategy"]).title.removeprefix("a "),
                 "labels": labels(line),
                 **{name: percent(line[name]) for name in ("pretrained", "random_init", "from_scratch")},
                 **{
                     key: text
                     for prefix, name in (("", "random"), ("scratch_", "scratch"))
                     for key, text in (
-                        (f"{name}_difference", interval(line, prefix)),
+                        (f"{name}_difference", _difference(line, prefix)),
                         (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
                     )
                 },
             }
         )
     return lines
+
+
+def _difference(line: Mapping[str, Any], prefix: str) -> str:
+    difference, low, high = (signed(line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
+    return f"{difference} ({low} to {high})"
 
 
 def scratch_note(scratch: Mapping[str, Any]) -> str:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ssl_tasks.transfer import strategy
+
 Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "not_measured"]
 Line = dict[str, Any]
 """One element of what the transfer stage measured as `summary`."""
 
 FEW_GROUPS = 20
-TITLES = {"linear_probe": "a linear probe", "knn": "a k-nearest-neighbour vote"}
 METRIC_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
@@ -50,16 +51,16 @@ def decide(summary: Sequence[Line], *, margin: float, test_groups: int, method: 
     if not summary:
         sentence = "Not measured: no transfer strategy ran, so nothing is known of what the encoder is worth."
         return Verdict("not_measured", sentence, [], "", "", margin, [])
-    strategy, metric = summary[0]["strategy"], summary[0]["metric"]
-    lines = sorted((line for line in summary if line["strategy"] == strategy), key=lambda line: line["label_fraction"])
+    first, metric = summary[0]["strategy"], summary[0]["metric"]
+    lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
     judged = {id(line): (judge(line, ""), judge(line, "scratch_")) for line in lines}
     outcome, line = _outcome(lines, judged, margin, test_groups)
-    words = _Words(method, strategy, metric)
+    words = _Words(method, first, metric)
     sentence = words.sentence(outcome, line, lines, margin)
     details = [words.detail(other, judged[id(other)]) for other in lines if other is not line]
     if test_groups < FEW_GROUPS:
         details.append(f"The test set has only {test_groups} independent groups: too few for a firm answer.")
-    return Verdict(outcome, sentence, details, metric, strategy, margin, list(summary))
+    return Verdict(outcome, sentence, details, metric, first, margin, list(summary))
 
 
 Judgement = Literal["better", "worse", "open"]
@@ -67,6 +68,7 @@ JUDGEMENTS = {"better": "better", "worse": "worse", "open": "undecided"}
 
 
 def judge(line: Line, prefix: str) -> Judgement:
+    """Where the 95% interval lies; prefix "" for the untrained network, `scratch_` for training from scratch."""
     if line[f"{prefix}low"] > 0:
         return "better"
     return "worse" if line[f"{prefix}high"] < 0 else "open"
@@ -99,7 +101,7 @@ class _Words:
     metric: str
 
     def sentence(self, outcome: Outcome, line: Line, lines: list[Line], margin: float) -> str:
-        probe, metric = TITLES.get(self.strategy, self.strategy), METRIC_TITLES[self.metric]
+        probe, metric = strategy(self.strategy).title, METRIC_TITLES[self.metric]
         reached = f"{probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
         random = f"{gain(line, '')} than on the same network untrained"
         scratch = f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels"
@@ -156,9 +158,9 @@ def signed(value: float) -> str:
 
 
 def interval(line: Line, prefix: str) -> str:
-    """`+2.1 points, 95% interval +0.4 to +3.9`."""
-    low, high = line[f"{prefix}low"], line[f"{prefix}high"]
-    return f"{signed(line[f'{prefix}difference'])} points, 95% interval {signed(low)} to {signed(high)}"
+    """`+2.1 points (95% interval +0.4 to +3.9)`."""
+    difference, low, high = (line[f"{prefix}{name}"] for name in ("difference", "low", "high"))
+    return f"{signed(difference)} points (95% interval {signed(low)} to {signed(high)})"
 
 
 def gain(line: Line, prefix: str) -> str:

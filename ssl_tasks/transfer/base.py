@@ -86,7 +86,7 @@ class Strategy:
 
     name: str
     title: str
-    """For the report."""
+    """As a sentence of the report says it, with its article."""
     fit: Callable[[Task], Prediction]
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""

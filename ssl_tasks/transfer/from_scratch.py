@@ -30,7 +30,7 @@ class ScratchConfig(Config):
     """Optimizer steps of one fit, at every label budget."""
     batch_size: int = Field(64, ge=2)
     """Rows of a step, or all labelled rows where there are fewer."""
-    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (3e-4, 1e-3, 3e-3)
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (1e-3, 3e-3, 1e-2)
     """Candidates; where val has no labels, the middle one."""
     weight_decay: float = Field(0.05, ge=0)
 
@@ -69,6 +69,8 @@ class _Training:
         import torch
         from torch import nn
 
+        from ssl_tasks.transfer.adamw import AdamW
+
         self.task, self.context, self.rate, self.step = task, context, rate, 0
         backbone = context.build(task.seed)
         head = nn.Linear(int(backbone.num_features), task.num_classes)  # type: ignore[arg-type]  # an int by contract
@@ -76,9 +78,10 @@ class _Training:
         nn.init.zeros_(head.bias)
         self.positions = torch.from_numpy(task.train)
         self.labels = torch.from_numpy(task.labels)
-        self.network = nn.Sequential(backbone, head).to(context.payload(task.train[:1]).device)
-        decay = context.scratch.weight_decay
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=rate, weight_decay=decay)
+        device = context.payload(task.train[:1]).device
+        # channels_last takes two thirds of the time for small convolutional networks on a CPU
+        self.network = nn.Sequential(backbone, head).to(device).to(memory_format=torch.channels_last)
+        self.optimizer = AdamW(self.network.parameters(), context.scratch.weight_decay)
 
     def run(self, until: int) -> None:
         """Take the steps from where it stands to `until`."""
@@ -91,13 +94,10 @@ class _Training:
             chosen = self._batch(self.step)
             payload = self.context.payload(self.positions[chosen].numpy())
             keys = row_keys(self.task.seed, self.step, self.positions[chosen]).to(payload.device)
-            logits = self.network(self.context.to_input(self.context.augment(payload, keys)))
+            logits = self.network(self._input(self.context.augment(payload, keys)))
             loss = F.cross_entropy(logits, self.labels[chosen].to(logits.device))
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate * 0.5 * (1.0 + math.cos(math.pi * self.step / self.context.scratch.steps))
-            self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            self.optimizer.step()
+            self.optimizer.step(self.rate * 0.5 * (1.0 + math.cos(math.pi * self.step / self.context.scratch.steps)))
             self.step += 1
 
     def _batch(self, step: int) -> Tensor:
@@ -118,9 +118,15 @@ class _Training:
         parts = []
         with torch.inference_mode():
             for start in range(0, len(positions), EVAL_ROWS):
-                inputs = self.context.to_input(self.context.payload(positions[start : start + EVAL_ROWS]))
+                inputs = self._input(self.context.payload(positions[start : start + EVAL_ROWS]))
                 parts.append(self.network(inputs).double().softmax(dim=1).cpu().numpy())
         return np.concatenate(parts)
+
+    def _input(self, payload: Tensor) -> Tensor:
+        import torch
+
+        inputs = self.context.to_input(payload)
+        return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
 
 STRATEGY = Strategy("from_scratch", "training from scratch", fit, needs="payload", seeded=True)

@@ -60,4 +60,4 @@ def _nearest(similarity: FloatArray, count: int) -> IntArray:
     return np.take_along_axis(top, order, axis=1)
 
 
-STRATEGY = Strategy("knn", "k nearest neighbours", fit, prepare=unit_length)
+STRATEGY = Strategy("knn", "a k-nearest-neighbour vote", fit, prepare=unit_length)

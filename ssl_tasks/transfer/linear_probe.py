@@ -49,4 +49,4 @@ def _scores(model: Any, rows: FloatArray, num_classes: int) -> FloatArray:
     return scores
 
 
-STRATEGY = Strategy("linear_probe", "linear probe", fit, prepare=standardize)
+STRATEGY = Strategy("linear_probe", "a linear probe", fit, prepare=standardize)

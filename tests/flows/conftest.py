@@ -10,13 +10,13 @@ import sys
 import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from flows import server as prefect_server
 from flows.execution import Execution, Listener, prepare
 from flows.recipe import load_recipe
 
@@ -79,18 +79,53 @@ def begin(tiny: ModuleType, recipe_file: Path) -> Callable[..., Execution]:
     return begin
 
 
+PARENT = """
+import time
+from flows import server
+started = server.start()
+print(started.child.pid, started.url, flush=True)
+started.wait()
+print("answers", flush=True)
+time.sleep(600)
+"""
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Two servers that were started at once on one new database, each by a process of its own."""
+
+    parents: list[subprocess.Popen[str]]
+    children: list[int]
+    urls: list[str]
+
+
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The first is for all tests; the second is there to be killed."""
+    home = tmp_path_factory.mktemp("prefect")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {"PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    parents = [
+        subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True, cwd=home)
+        for _ in range(2)
+    ]
+    children, urls = [], []
+    for parent in parents:
+        assert parent.stdout is not None
+        pid, url = parent.stdout.readline().split()
+        assert parent.stdout.readline() == "answers\n"
+        children.append(int(pid))
+        urls.append(url)
+    yield Servers(parents, children, urls)
+    for parent in parents:
+        parent.kill()
+        parent.communicate()
+
+
+@pytest.fixture(scope="session")
+def server(servers: Servers) -> str:
     """URL of a Prefect server with its own database."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
-        for name in ("PREFECT_API_URL", "PREFECT_PROFILES_PATH", "PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"):
-            patch.setenv(name, "")
-            patch.delenv(name)
-        with prefect_server.connection() as started:
-            patch.delenv("PREFECT_API_URL")
-            started.wait()
-            yield started.url
+    return servers.urls[0]
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,6 @@ from flows import server as prefect_server
 from ssl_tasks.errors import RequestError
 
 ROOT = Path(__file__).parents[2]
-PARENT = """
-import time
-from flows import server
-started = server.start()
-print(started.child.pid, started.url, flush=True)
-started.wait()
-print("answers", flush=True)
-time.sleep(120)
-"""
 
 
 def is_running(pid: int) -> bool:
@@ -37,30 +29,21 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_two_at_once_share_a_new_database_and_die_with_their_killed_parents(tmp_path: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-    environment |= {"PREFECT_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    parents = [
-        subprocess.Popen(
-            [sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True, cwd=tmp_path
-        )
-        for _ in range(2)
-    ]
-    children = []
-    for parent in parents:
-        assert parent.stdout is not None
-        pid, url = parent.stdout.readline().split()
-        children.append(int(pid))
-        assert parent.stdout.readline() == "answers\n"
+def test_two_at_once_share_a_new_database(servers: Any) -> None:
+    for url in servers.urls:
         with urllib.request.urlopen(f"{url}/health") as answer:
             assert answer.status == 200
-    for parent in parents:
-        parent.send_signal(signal.SIGKILL)
-        parent.communicate()
+
+
+def test_the_embedded_server_dies_with_its_killed_parent(servers: Any) -> None:
+    parent, child = servers.parents[1], servers.children[1]
+    assert is_running(child)
+    parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 5
-    while any(map(is_running, children)) and time.monotonic() < deadline:
+    while is_running(child) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(is_running, children))
+    assert not is_running(child)
+    assert is_running(servers.children[0])
 
 
 class Page(http.server.BaseHTTPRequestHandler):

@@ -1,0 +1,195 @@
+"""Commands that need no server, and what every command promises: JSON last, exit status, no traceback."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import doctor as doctor_checks
+from flows.commands import app
+from flows.execution import Execution
+
+Begin = Callable[..., Execution]
+Ask = Callable[..., tuple[int, dict[str, Any], str]]
+
+
+@pytest.fixture
+def ask(tiny: ModuleType) -> Ask:
+    """Call a command with --json: exit status, the JSON object, what people see."""
+
+    def ask(*words: str) -> tuple[int, dict[str, Any], str]:
+        result = CliRunner().invoke(app, [*words, "--json"])
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, json.loads(result.stdout.splitlines()[-1]), result.stderr
+
+    return ask
+
+
+@pytest.fixture
+def done(begin: Begin) -> Execution:
+    execution = begin()
+    for planned in execution.plan:
+        execution.run_stage(planned.name)
+    execution.finish("completed")
+    return execution
+
+
+def test_the_commands_are_these() -> None:
+    names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert names == {
+        "run", "plan", "rerun", "runs", "show", "lineage", "gc", "methods", "doctor", "deploy", "serve",
+    }  # fmt: skip
+
+
+def test_plan_tells_status_reason_and_cost(ask: Ask, recipe_file: Path, done: Execution) -> None:
+    status, answer, seen = ask("plan", str(recipe_file), "--set", "pretrain.epochs=2")
+    assert status == 0
+    stages = {stage["name"]: stage for stage in answer["stages"]}
+    assert stages["split"]["status"] == "cached"
+    assert stages["pretrain"]["status"] == "run"
+    assert stages["pretrain"]["reason"] == "config epochs 1 -> 2"
+    assert "config epochs 1 -> 2" in seen
+    assert "3 of 6 stages would run" in seen
+
+
+def test_a_wrong_request_is_one_line_and_status_2(ask: Ask, recipe_file: Path) -> None:
+    status, answer, seen = ask("plan", str(recipe_file), "--set", "pretrain.epoch=2")
+    assert status == 2
+    assert "pretrain.epoch: unknown key, did you mean 'epochs'?" in answer["error"]
+    assert seen.count("\n") == 1
+
+
+def test_a_missing_source_is_refused_before_anything_is_written(ask: Ask, recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").unlink()
+    status, answer, _ = ask("plan", str(recipe_file))
+    assert status == 1
+    assert "data.txt" in answer["error"]
+    assert not list(tmp_path.glob("store/runs/*"))
+
+
+def test_runs_and_show(ask: Ask, done: Execution) -> None:
+    uri = done.store.uri
+    status, answer, seen = ask("runs", "--store", uri)
+    assert status == 0
+    assert [run["run_id"] for run in answer["runs"]] == [done.record.run_id]
+    assert done.record.run_id in seen
+    status, answer, seen = ask("show", done.record.run_id[:15], "--store", uri)
+    assert (status, answer["state"]) == (0, "completed")
+    assert answer["recipe"]["name"] == "tiny"
+    assert "gain over random init" in seen
+    assert answer["report"] in seen.replace("\n", "")
+    assert ask("show", "nothing", "--store", uri)[0] == 2
+
+
+def test_rerun_refuses_what_it_cannot_continue(ask: Ask, done: Execution, begin: Begin) -> None:
+    uri = done.store.uri
+    status, answer, _ = ask("rerun", "--store", uri)
+    assert (status, answer["error"]) == (
+        2,
+        f"rerun: the store {uri} has no unfinished run (pretextflow runs lists all)",
+    )
+    running = begin("pretrain.epochs=3")
+    status, answer, _ = ask("rerun", running.record.run_id, "--store", uri)
+    assert status == 2
+    assert "still running" in answer["error"]
+    status, answer, _ = ask("rerun", done.record.run_id, "--from", "nowhere", "--store", uri)
+    assert status == 2
+    assert "--from nowhere" in answer["error"]
+
+
+@pytest.mark.parametrize("form", ["prefix", "path", "run"])
+def test_lineage_reaches_the_raw_files(ask: Ask, done: Execution, form: str) -> None:
+    report = done.artifacts["report"]
+    given = {"prefix": report.fingerprint[:16], "path": report.location, "run": done.record.run_id}[form]
+    status, answer, seen = ask("lineage", given, "--store", done.store.uri)
+    assert status == 0
+    assert answer["artifact"] == report.fingerprint
+    nodes = {node["stage"]: node for node in answer["nodes"]}
+    assert set(nodes) == {stage.name for stage in done.record.stages}
+    assert nodes["ingest"]["sources"] == [f"f{number}.png" for number in range(10)]
+    assert nodes["pretrain"]["parents"] == {"split": done.artifacts["split"].fingerprint}
+    assert "f0.png" in seen
+    assert "(see above)" in seen
+
+
+def test_lineage_of_nothing_is_refused(ask: Ask, done: Execution) -> None:
+    assert ask("lineage", "ffffffffffff", "--store", done.store.uri)[0] == 2
+
+
+def test_gc_says_what_it_frees(ask: Ask, done: Execution, tmp_path: Path) -> None:
+    status, answer, seen = ask("gc", "--store", done.store.uri, "--keep-runs", "0", "--dry-run")
+    assert status == 0
+    assert len(answer["artifacts"]) == 6
+    assert "would remove 6 artifacts, 1 run records" in seen
+    assert done.artifacts["report"].path("report.html").exists()
+
+
+@pytest.mark.parametrize("words", [("runs",), ("gc",), ("plan", "RECIPE"), ("doctor",)])
+def test_looking_makes_no_store(ask: Ask, recipe_file: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
+    given = [str(recipe_file) if word == "RECIPE" else word for word in words]
+    assert ask(*given, "--store", str(tmp_path / "elsewhere"))[0] == 0
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("words", [("runs",), ("gc",), ("plan", "RECIPE"), ("doctor",)])
+def test_a_folder_that_is_no_store_is_refused(
+    ask: Ask, recipe_file: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    given = [str(recipe_file) if word == "RECIPE" else word for word in words]
+    status, answer, seen = ask(*given, "--store", str(tmp_path / "photos"))
+    assert status == (1 if words == ("doctor",) else 2)
+    assert "holds something else" in answer.get("error", seen)
+
+
+def test_methods_lists_names_and_papers(ask: Ask) -> None:
+    status, answer, _ = ask("methods")
+    assert status == 0
+    methods = {method["name"]: method for method in answer["methods"]}
+    assert {"simclr", "dae", "scarf"} <= set(methods)
+    assert "2002.05709" in methods["simclr"]["paper"]
+    assert "temperature" in methods["simclr"]["config"]
+
+
+def test_doctor_finds_a_stale_ray_address_and_names_the_cure(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    stale = tmp_path / "ray_current_cluster"
+    stale.write_text("127.0.0.1:1")
+    monkeypatch.setattr(doctor_checks, "ADDRESS_FILE", stale)
+    status, answer, seen = ask("doctor", "--store", str(tmp_path / "new"))
+    checks = {check["check"]: check for check in answer["checks"]}
+    assert checks["ray address file"]["level"] == "warn"
+    assert checks["ray address file"]["mend"] == f"rm {stale}"
+    assert f"mend: rm {stale}" in seen
+    assert (status, checks["store"]["level"]) == (0, "ok")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    status, answer, _ = ask("doctor", "--store", str(tmp_path / "new"))
+    assert status == 1
+    assert {check["check"]: check for check in answer["checks"]}["ray address"]["mend"] == "unset RAY_ADDRESS"
+
+
+def test_doctor_finds_a_server_that_does_not_answer(ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    status, answer, _ = ask("doctor", "--store", str(tmp_path / "new"))
+    assert status == 1
+    assert {check["check"]: check for check in answer["checks"]}["prefect server"]["level"] == "fail"
+
+
+def test_deploy_without_a_lasting_server_says_what_to_do(
+    ask: Ask, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    status, answer, _ = ask("deploy", str(recipe_file), "--cron", "0 2 * * *")
+    assert status == 2
+    assert "pretextflow serve" in answer["error"]

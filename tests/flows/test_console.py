@@ -1,0 +1,91 @@
+"""What people see: in a pipe, without colour, in a narrow window."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from flows.console import RunConsole, print_line, summarize
+from flows.execution import Execution
+from flows.progress import ProgressLine
+from flows.summary import duration, percent
+from ssl_tasks.store.runs import StageRecord
+
+Begin = Callable[..., Execution]
+
+
+def console(**options: object) -> tuple[Console, io.StringIO]:
+    stream = io.StringIO()
+    return Console(file=stream, **options), stream  # type: ignore[arg-type]  # passed through
+
+
+def test_lines_in_a_pipe_are_whole_and_plain(begin: Begin) -> None:
+    target, stream = console(width=40)
+    execution = begin()
+    shown = RunConsole(target, execution.store)
+    shown.planned(execution.plan)
+    reason = "config " + ", ".join(f"field_{number} 1 -> 2" for number in range(9))
+    shown.finished(StageRecord(name="split", status="ran", seconds=0.5, rows=1200, fingerprint="f", reason=reason))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "to run: ingest, assign, split, pretrain, transfer, report"
+    assert len(lines) == 2
+    assert lines[1].endswith(reason)
+    assert "1,200 rows" in lines[1]
+    assert "\x1b" not in stream.getvalue()
+
+
+def test_lines_on_a_terminal_are_cut_at_its_edge() -> None:
+    target, stream = console(width=30, force_terminal=True, no_color=True)
+    print_line(target, "x" * 100)
+    (line,) = stream.getvalue().splitlines()
+    assert len(line) == 30
+
+
+def test_brackets_in_names_are_shown_as_they_are() -> None:
+    target, stream = console(width=80)
+    print_line(target, "class [bold]cat[/bold]")
+    assert stream.getvalue() == "class [bold]cat[/bold]\n"
+
+
+def test_the_summary_names_metrics_verdict_and_report(begin: Begin) -> None:
+    execution = begin()
+    for planned in execution.plan:
+        execution.run_stage(planned.name)
+    execution.finish("completed")
+    target, stream = console(width=120)
+    summarize(target, execution.record)
+    text = stream.getvalue()
+    assert "+10.0 [+5.0, +15.0]" in text
+    assert "Pretraining helped." in text
+    assert f"report: {execution.record.report}\n" in text
+
+
+def test_the_progress_line_tells_step_loss_speed_and_time_left(begin: Begin) -> None:
+    execution = begin()
+    planned = execution.plan[3]
+    line = ProgressLine(console()[0], execution.store, planned)
+    assert line._text({"note": "starting Ray"}).endswith("starting Ray")
+    path = f"partial/{planned.fingerprint}/progress.json"
+    execution.store.write_json(path, {"step": 40, "total_steps": 100, "loss": 1.5, "rows_per_second": 1234.5})
+    assert line._text(line._read()).endswith("step 40/100  loss 1.5  1,234 rows/s")
+    assert line._first is not None
+    line._first = (line._first[0] - 10, 40)  # ten seconds ago
+    left = line._text({"step": 60, "total_steps": 100, "loss": 1.0, "rows_per_second": 1000})
+    assert left.endswith("20.0 s left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "-"), (0.04, "0.0 s"), (59.94, "59.9 s"), (75, "1 min 15 s"), (7260, "2 h 1 min")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1234, "12.3%"), (0.01, "1%"), (1.0, "100%"), (0.001, "0.1%"), (None, "-")]
+)
+def test_percentages(value: float | None, text: str) -> None:
+    assert percent(value) == text

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ssl_tasks.report.verdict import decide, signed
+
+
+def line(fraction: float, random: tuple[float, float, float], scratch: tuple[float, float, float], **more: Any) -> Any:
+    """A summary line with (difference, low, high) against each baseline, in points."""
+    found = {"strategy": "linear_probe", "metric": "accuracy", "label_fraction": fraction, "pretrained": 0.8}
+    found |= {"num_labels": int(1000 * fraction), "random_init": 0.7, "from_scratch": 0.6}
+    found |= dict(zip(("difference", "low", "high"), (value / 100 for value in random), strict=True))
+    found |= dict(zip(("scratch_difference", "scratch_low", "scratch_high"), (v / 100 for v in scratch), strict=True))
+    return found | more
+
+
+BETTER, OPEN, WORSE, NIL = (10.0, 7.0, 13.0), (1.0, -2.0, 4.0), (-9.0, -12.0, -6.0), (0.1, -0.4, 0.6)
+
+
+def verdict(*lines: Any, groups: int = 200) -> Any:
+    return decide(lines, margin=0.01, test_groups=groups, method="simclr")
+
+
+@pytest.mark.parametrize(
+    ("lines", "outcome", "begins"),
+    [
+        ([line(0.1, BETTER, BETTER)], "helped", "Pretraining helped: with 10% of the labels (100), a linear probe"),
+        (
+            [line(0.1, BETTER, OPEN)],
+            "partly",
+            "Pretraining improved the encoder and did not beat training from scratch",
+        ),
+        ([line(0.1, BETTER, WORSE)], "partly", "Pretraining improved the encoder and did not beat"),
+        ([line(0.1, WORSE, BETTER)], "worse", "Pretraining did not help, it did harm"),
+        ([line(0.1, NIL, BETTER)], "no_gain", "No evidence that pretraining helped: at no label budget"),
+        ([line(0.1, OPEN, BETTER)], "undecided", "No evidence that pretraining helped, and none against it"),
+        ([], "not_measured", "Not measured"),
+    ],
+)
+def test_outcome_and_sentence(lines: list[Any], outcome: str, begins: str) -> None:
+    found = verdict(*lines)
+    assert found.outcome == outcome
+    assert found.sentence.startswith(begins)
+
+
+def test_the_numbers_are_said() -> None:
+    sentence = verdict(line(1.0, BETTER, OPEN)).sentence
+    assert "with all labels (1,000)" in sentence
+    assert "reached 80.0% accuracy, 10.0 points more (95% interval +7.0 to +13.0) than on the same network" in sentence
+    assert "1.0 points more (95% interval \N{MINUS SIGN}2.0 to +4.0) than that network trained from scratch" in sentence
+
+
+def test_headline_takes_the_fewest_labels_that_suffice() -> None:
+    found = verdict(line(1.0, BETTER, WORSE), line(0.01, OPEN, OPEN), line(0.1, BETTER, BETTER))
+    assert found.outcome == "helped"
+    assert "with 10% of the labels" in found.sentence
+    assert [detail.split(":")[0] for detail in found.details] == [
+        "With 1% of the labels (10)",
+        "With all labels (1,000)",
+    ]
+    assert found.details[0].count("undecided") == 2
+    assert found.details[1].endswith("worse.")
+
+
+def test_harm_at_one_budget_is_said_although_another_helped() -> None:
+    found = verdict(line(0.01, WORSE, WORSE), line(1.0, BETTER, BETTER))
+    assert found.outcome == "helped"
+    assert found.details[0].count("worse") == 2
+
+
+def test_only_the_first_strategy_speaks() -> None:
+    found = verdict(line(0.1, OPEN, OPEN), line(0.1, BETTER, BETTER, strategy="knn"))
+    assert found.outcome == "undecided"
+    assert len(found.lines) == 2
+
+
+def test_few_test_groups_decide_nothing() -> None:
+    found = verdict(line(0.1, BETTER, BETTER), groups=5)
+    assert found.outcome == "undecided"
+    assert "only 5 independent groups" in found.details[-1]
+
+
+def test_no_minus_zero() -> None:
+    assert signed(-0.0001) == "0.0"
+    assert signed(-0.012) == "\N{MINUS SIGN}1.2"
+    assert signed(0.012) == "+1.2"

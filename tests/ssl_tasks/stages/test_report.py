@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from tests_planted import planted
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.materialize import materialize
+from ssl_tasks.stages import report, transfer
+from ssl_tasks.stages.base import Stage
+from ssl_tasks.store import Store
+
+SMALL = {
+    "label_fractions": [0.3, 1.0],
+    "seeds": 2,
+    "bootstrap": 100,
+    "scratch": {"steps": 2, "learning_rates": [0.001]},
+}
+EVIL = "<script>alert('x')</script>"
+
+
+def run(made: dict[str, Artifact], stage: Stage, **config: Any) -> Artifact:
+    parsed = stage.config.model_validate(config)
+    parents = {name: made[name] for name in stage.inputs}
+    fingerprint = stage.fingerprint(parsed, {name: parent.fingerprint for name, parent in parents.items()})
+    made[stage.name] = materialize(made["ingest"].store, stage, parsed, parents, fingerprint=fingerprint).artifact
+    return made[stage.name]
+
+
+def made_report(store: Store, transfer_config: dict[str, Any] | None = None, **planting: Any) -> tuple[Artifact, str]:
+    made = planted(store, **planting)
+    run(made, transfer.STAGE, **(transfer_config or SMALL))
+    found = run(made, report.STAGE)
+    return found, found.path("report.html").read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed, and collects addresses and visible text."""
+
+    VOID = ("meta", "img", "br", "line", "circle", "polyline")
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+        self.feed(html)
+        assert not self.open, f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_planted_signal_gives_the_verdict_that_it_helped(store: Store) -> None:
+    found, html = made_report(store)
+    assert found.measured["outcome"] == "helped"
+    assert found.measured["verdict"] in " ".join(Page(html).text.split())
+    verdict = found.json("verdict.json")
+    assert verdict["outcome"] == "helped"
+    assert verdict["sentence"].startswith("Pretraining helped: with 30% of the labels")
+    assert len(verdict["lines"]) == 4
+
+
+def test_equal_embeddings_give_no_evidence(store: Store) -> None:
+    found, _ = made_report(store, equal=True)
+    assert found.measured["outcome"] == "no_gain"
+    assert found.measured["verdict"].startswith("No evidence that pretraining helped")
+
+
+def test_no_signal_anywhere_is_not_called_help(store: Store) -> None:
+    found, _ = made_report(store, signal=0.0)
+    assert found.measured["outcome"] in ("no_gain", "undecided")
+
+
+def test_page_stands_alone(store: Store) -> None:
+    _, html = made_report(store)
+    page = Page(html)
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert not page.tags & {"script", "link", "iframe", "object"}
+    assert not re.search(r"@import|url\((?!data:)", html)
+
+
+def test_page_says_what_ran_and_from_what(store: Store) -> None:
+    found, html = made_report(store)
+    text = Page(html).text
+    for name in report.INPUTS:
+        manifest = found.store.manifest(found.manifest.parents[name])
+        assert manifest.fingerprint in text
+        assert name in text
+    assert "/data/raw" in text
+    assert "1.5 s" in text
+    assert "2.14.1" in text
+    assert "2.5" in text  # what a naive split would have leaked
+    assert html.count('<svg viewBox="0 0 420') == 2 + 3 + 2  # strategies, losses, health (one kNN value is no curve)
+
+
+def test_what_comes_with_the_data_is_escaped(store: Store) -> None:
+    row = {"row": 1, "sample_id": "s1", "source": EVIL, "stage": "clean", "reason": EVIL, "detail": EVIL}
+    _, html = made_report(store, labels=(EVIL, "dog", "owl"), quarantined=[row])
+    assert EVIL not in html
+    page = Page(html)
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) >= 4  # shown as text: class, source, reason, detail
+
+
+def test_quarantine_is_counted_by_reason_with_examples(store: Store) -> None:
+    rows = [
+        {
+            "row": n,
+            "sample_id": f"s{n}",
+            "source": f"bad/{n}.png",
+            "stage": "clean",
+            "reason": "unreadable",
+            "detail": "x",
+        }
+        for n in range(5)
+    ]
+    _, html = made_report(store, quarantined=rows)
+    text = Page(html).text
+    assert "unreadable" in text
+    assert "bad/2.png" in text
+    assert "bad/3.png" not in text
+
+
+def test_without_labels_the_page_says_so(store: Store) -> None:
+    found, html = made_report(store, {"strategies": []}, labels=None)
+    assert found.measured["outcome"] == "not_measured"
+    text = Page(html).text
+    assert "Not measured" in text
+    assert "Transfer" not in text
+    assert found.json("verdict.json")["lines"] == []
+
+
+def test_verdict_is_data_and_the_page_is_not(store: Store) -> None:
+    found, _ = made_report(store)
+    files = found.manifest.files
+    assert files["report.html"].rendering
+    assert not files["verdict.json"].rendering
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 1.0])
+def test_a_baseline_that_did_not_converge_is_called_weak(accuracy: float) -> None:
+    from ssl_tasks.report.sections import scratch_note
+
+    note = scratch_note({"steps": 100, "train_accuracy": {"0.1": 1.0, "1": accuracy}})
+    assert ("weak baseline" in note) == (accuracy < 0.9)

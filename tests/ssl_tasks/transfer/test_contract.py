@@ -1,0 +1,104 @@
+"""What holds for every transfer strategy. A new one is covered by being listed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_tasks.backbones import build_backbone
+from ssl_tasks.errors import RequestError
+from ssl_tasks.transfer import BASELINE, STRATEGIES, names, strategy
+from ssl_tasks.transfer.base import Context, Strategy, Task
+from ssl_tasks.transfer.from_scratch import ScratchConfig
+
+CLASSES = 4
+TRAIN, VAL, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 150)
+
+
+@pytest.fixture(params=sorted(STRATEGIES))
+def found(request: pytest.FixtureRequest) -> Strategy:
+    return strategy(request.param)
+
+
+def features() -> tuple[np.ndarray, np.ndarray]:
+    """Three classes far apart; the fourth never occurs."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, CLASSES - 1, 150)
+    return random.normal(size=(150, 6)) + 4 * np.eye(CLASSES, 6)[labels], labels
+
+
+def context(values: np.ndarray) -> Context:
+    payload = torch.from_numpy(values.astype(np.float32))
+    return Context(
+        payload=lambda positions: payload[torch.from_numpy(positions)],
+        augment=lambda batch, keys: batch,
+        to_input=lambda batch: batch,
+        build=lambda seed: build_backbone("mlp:16x2", modality="tabular", input_shape=(6,), seed=seed),
+        scratch=ScratchConfig(steps=30, batch_size=16),
+    )
+
+
+def task(found: Strategy) -> Task:
+    values, labels = features()
+    if found.needs == "payload":
+        rows, given = np.arange(150), context(values)
+    else:
+        rows, given = found.prepare(values[TRAIN])(values), None
+    return Task(
+        rows[TRAIN], labels[TRAIN], rows[VAL], labels[VAL], rows[TEST], CLASSES, seed=0, context=given
+    )  # fmt: skip
+
+
+def test_scores_are_probabilities_and_right(found: Strategy) -> None:
+    scores = found.fit(task(found)).scores
+    assert scores.shape == (60, CLASSES)
+    assert scores.min() >= 0
+    assert scores.sum(axis=1) == pytest.approx(np.ones(60))
+    assert (scores.argmax(axis=1) == features()[1][TEST]).mean() > 0.9
+    if found.name != BASELINE:  # a network has an output for the class it never saw
+        assert (scores[:, -1] == scores.min(axis=1)).all()
+
+
+def test_equal_tasks_give_equal_bits(found: Strategy) -> None:
+    first, second = found.fit(task(found)), found.fit(task(found))
+    assert np.array_equal(first.scores, second.scores)
+    assert first.chosen == second.chosen
+
+
+def test_the_seed_matters_exactly_where_the_strategy_says_so(found: Strategy) -> None:
+    first = found.fit(task(found)).scores
+    second = found.fit(dataclasses.replace(task(found), seed=1)).scores
+    assert np.array_equal(first, second) != found.seeded
+
+
+def test_a_row_is_scored_by_itself(found: Strategy) -> None:
+    whole = task(found)
+    some = found.fit(dataclasses.replace(whole, test=whole.test[[7, 3]])).scores
+    assert some == pytest.approx(found.fit(whole).scores[[7, 3]], abs=1e-6)
+
+
+def test_without_val_labels_the_defaults_do(found: Strategy) -> None:
+    whole = task(found)
+    without = found.fit(dataclasses.replace(whole, val=whole.val[:0], val_labels=whole.val_labels[:0]))
+    assert (without.scores.argmax(axis=1) == features()[1][TEST]).mean() > 0.7
+
+
+def test_two_labelled_rows_are_enough(found: Strategy) -> None:
+    whole = task(found)
+    two = [int(np.flatnonzero(whole.labels == number)[0]) for number in (0, 1)]
+    scores = found.fit(dataclasses.replace(whole, train=whole.train[two], labels=whole.labels[two])).scores
+    assert np.isfinite(scores).all()
+    assert scores.sum(axis=1) == pytest.approx(np.ones(60))
+
+
+def test_listed_under_their_own_name() -> None:
+    assert all(strategy(name).name == name for name in STRATEGIES)
+    assert names() == ["knn", "linear_probe"]
+
+
+def test_unknown_name_lists_those_there_are() -> None:
+    with pytest.raises(RequestError, match="no transfer strategy 'lora'; there are knn, linear_probe"):
+        strategy("lora")
