@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+import warnings
 from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -63,6 +64,8 @@ def serve(recipe: Recipe, *, cron: str, timezone: str) -> None:
     """
     from prefect import serve as serve_deployments
 
+    # Prefect's own slip when it is told to end; it ends all the same
+    warnings.filterwarnings("ignore", "coroutine 'Runner.astop' was never awaited", RuntimeWarning)
     # one at a time: a run that takes longer than its period must not compete with the next one
     serve_deployments(_deployment(recipe, cron, timezone, None), print_starting_message=False, limit=1)
 

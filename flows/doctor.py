@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -18,7 +19,23 @@ from flows.preflight import ADDRESS_FILE, unreachable
 from ssl_tasks.errors import PretextflowError
 from ssl_tasks.store import Store
 
-PACKAGES = ("pretextflow", "ray", "prefect", "fastapi", "torch", "torchvision", "timm", "pyarrow", "scikit-learn")
+PACKAGES = (
+    "pretextflow",
+    "ray",
+    "prefect",
+    "fastapi",
+    "sqlalchemy",
+    "torch",
+    "torchvision",
+    "timm",
+    "pyarrow",
+    "scikit-learn",
+)
+TOO_NEW = {
+    "fastapi": ((0, 155), "Prefect's server does not start with it"),
+    "sqlalchemy": ((2, 1), "Prefect's scheduler fails with it, and no scheduled run ever starts"),
+}
+"""First version that does not work with Prefect 3.8, and what one would see."""
 OPTIONAL = ("pretextflow",)
 """Missing where the source tree is used without having been installed."""
 
@@ -59,13 +76,23 @@ def _versions() -> Iterator[Finding]:
     yield Finding("python", "ok" if supported else "warn", version, mend)
     for name in PACKAGES:
         try:
-            yield Finding(name, "ok", importlib.metadata.version(name))
+            version = importlib.metadata.version(name)
+            first, effect = TOO_NEW.get(name, ((sys.maxsize,), ""))
+            if _numbers(version) >= first:
+                limit = ".".join(map(str, first))
+                yield Finding(name, "fail", f"{version}: {effect}", f"pip install '{name}<{limit}'")
+            else:
+                yield Finding(name, "ok", version)
         except importlib.metadata.PackageNotFoundError:
             level: Literal["warn", "fail"] = "warn" if name in OPTIONAL else "fail"
             yield Finding(name, level, "not installed", "pip install pretextflow")
     if not bytecode.is_compiled():
         found = "the installed packages are not compiled, which slows every start"
         yield Finding("bytecode", "warn", found, f"{sys.executable} -m compileall -q {sysconfig.get_path('purelib')}")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def _prefect() -> Iterator[Finding]:

@@ -138,7 +138,8 @@ def _grid(x: Axis, y: Axis, at: Callable[[Point], Point]) -> Markup:
         Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(LEFT, WIDTH - RIGHT, floor, floor)
     )
     middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    below = floor + 24 + 14 * max((len(text.split("\n")) for _, text in x.ticks), default=1)
     parts.append(
-        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, HEIGHT - 6, x.label)
+        Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>').format(middle, below, x.label)
     )
     return Markup("").join(parts)

@@ -11,13 +11,11 @@ from typing import Any
 import yaml
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
+from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
 from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 
 EXAMPLES = 3
-FITTED = 0.9
-"""A from-scratch baseline that fits less of its own labelled rows was stopped too early to be a fair one."""
 MAX_CLASSES = 30
 PREVIEW_FILE = "preview.png"
 

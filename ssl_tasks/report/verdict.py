@@ -7,7 +7,7 @@ The headline takes the smallest such budget.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ Line = dict[str, Any]
 """One element of what the transfer stage measured as `summary`."""
 
 FEW_GROUPS = 20
+FITTED = 0.98
+"""A from-scratch baseline that gets less of its own labelled rows right was stopped too early to be a fair one."""
 METRIC_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
@@ -39,7 +41,9 @@ class Verdict:
         return asdict(self)
 
 
-def decide(summary: Sequence[Line], *, margin: float, test_groups: int, method: str) -> Verdict:
+def decide(
+    summary: Sequence[Line], *, margin: float, test_groups: int, method: str, fitted: Mapping[str, float] | None = None
+) -> Verdict:
     """The verdict on a transfer's summary.
 
     Args:
@@ -47,6 +51,7 @@ def decide(summary: Sequence[Line], *, margin: float, test_groups: int, method: 
         margin: a gain below this does not matter.
         test_groups: independent groups among the labelled test rows.
         method: name of the pretext method.
+        fitted: share of its labelled rows that the from-scratch baseline gets right, by label fraction.
     """
     if not summary:
         sentence = "Not measured: no transfer strategy ran, so nothing is known of what the encoder is worth."
@@ -55,12 +60,18 @@ def decide(summary: Sequence[Line], *, margin: float, test_groups: int, method: 
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
     judged = {id(line): (judge(line, ""), judge(line, "scratch_")) for line in lines}
     outcome, line = _outcome(lines, judged, margin, test_groups)
-    words = _Words(method, first, metric)
+    words = _Words(
+        method, first, metric, {line["label_fraction"] for line in lines if _stopped_early(line, fitted or {})}
+    )
     sentence = words.sentence(outcome, line, lines, margin)
     details = [words.detail(other, judged[id(other)]) for other in lines if other is not line]
     if test_groups < FEW_GROUPS:
         details.append(f"The test set has only {test_groups} independent groups: too few for a firm answer.")
     return Verdict(outcome, sentence, details, metric, first, margin, list(summary))
+
+
+def _stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
+    return fitted.get(f"{line['label_fraction']:g}", 1.0) < FITTED
 
 
 Judgement = Literal["better", "worse", "open"]
@@ -99,12 +110,15 @@ class _Words:
     method: str
     strategy: str
     metric: str
+    early: set[float]
+    """Label fractions at which the from-scratch baseline had not converged."""
 
     def sentence(self, outcome: Outcome, line: Line, lines: list[Line], margin: float) -> str:
         probe, metric = strategy(self.strategy).title, METRIC_TITLES[self.metric]
         reached = f"{probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
         random = f"{gain(line, '')} than on the same network untrained"
         scratch = f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels"
+        scratch += self._weak(line)
         where = labels(line)
         if outcome == "helped":
             return f"Pretraining helped: with {where}, {reached}, {random} and {scratch}."
@@ -130,8 +144,11 @@ class _Words:
         random, scratch = (JUDGEMENTS[judgement] for judgement in judged)
         return (
             f"With {labels(line)}: {percent(line['pretrained'])}. Against the untrained network {interval(line, '')}: "
-            f"{random}. Against training from scratch {interval(line, 'scratch_')}: {scratch}."
+            f"{random}. Against training from scratch{self._weak(line)} {interval(line, 'scratch_')}: {scratch}."
         )
+
+    def _weak(self, line: Line) -> str:
+        return " (which had not converged)" if line["label_fraction"] in self.early else ""
 
 
 def labels(line: Line) -> str:

@@ -42,6 +42,7 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         margin=config.margin,
         test_groups=measured.get("test_groups", 0),
         method=encoder["method"],
+        fitted=measured.get("scratch", {}).get("train_accuracy"),
     )
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:

@@ -1,6 +1,6 @@
-"""AdamW on the CPU's terms: making any `torch.optim` optimizer imports torch's compiler, which took 7 s.
+"""AdamW without `torch.optim`, whose first optimizer imports torch's compiler: 7 s, for a baseline on a table.
 
-The driver process trains nothing but the small from-scratch baselines, and does not need it.
+(For images timm has imported it by then.)
 """
 
 from __future__ import annotations

@@ -73,8 +73,10 @@ class _Training:
 
         self.task, self.context, self.rate, self.step = task, context, rate, 0
         backbone = context.build(task.seed)
-        head = nn.Linear(int(backbone.num_features), task.num_classes)  # type: ignore[arg-type]  # an int by contract
-        nn.init.zeros_(head.weight)  # every class starts alike, and no generator is touched
+        width = int(backbone.num_features)  # type: ignore[arg-type]  # an int by contract
+        # drawn by no generator: torch's global one may be seeding another fit's backbone at this moment
+        head = nn.utils.skip_init(nn.Linear, width, task.num_classes)  # type: ignore[no-untyped-call]  # as torch has it
+        nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.positions = torch.from_numpy(task.train)
         self.labels = torch.from_numpy(task.labels)

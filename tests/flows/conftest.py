@@ -35,6 +35,11 @@ sys.meta_path.insert(0, Finder)
 """Puts the tiny DAG in the place of the real one, in every process that has this on its path."""
 
 
+def python_path(*first: Path) -> str:
+    """`first`, then what is there already."""
+    return os.pathsep.join([*map(str, first), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The tiny DAG in the place of the real one."""
@@ -82,7 +87,7 @@ def begin(tiny: ModuleType, recipe_file: Path) -> Callable[..., Execution]:
 PARENT = """
 import time
 from flows import server
-started = server.start()
+started = server.start(scheduler=True)
 print(started.child.pid, started.url, flush=True)
 started.wait()
 print("answers", flush=True)
@@ -104,7 +109,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """The first is for all tests; the second is there to be killed."""
     home = tmp_path_factory.mktemp("prefect")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment |= {"PREFECT_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    environment |= {"PREFECT_HOME": str(home), "PYTHONPATH": python_path(ROOT)}
     parents = [
         subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True, cwd=home)
         for _ in range(2)
@@ -135,7 +140,7 @@ def environment(server: str, tmp_path: Path) -> dict[str, str]:
     (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(tiny=str(TINY)))
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)]),
+        "PYTHONPATH": python_path(tmp_path / "site", ROOT),
         "PREFECT_API_URL": server,
         "PREFECT_HOME": str(tmp_path / "prefect"),
         "OMP_NUM_THREADS": "1",

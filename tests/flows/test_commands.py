@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -130,7 +131,7 @@ def test_gc_says_what_it_frees(ask: Ask, done: Execution, tmp_path: Path) -> Non
     assert done.artifacts["report"].path("report.html").exists()
 
 
-@pytest.mark.parametrize("words", [("runs",), ("gc",), ("plan", "RECIPE"), ("doctor",)])
+@pytest.mark.parametrize("words", [("runs",), ("gc",), ("plan", "RECIPE")])
 def test_looking_makes_no_store(ask: Ask, recipe_file: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     given = [str(recipe_file) if word == "RECIPE" else word for word in words]
     assert ask(*given, "--store", str(tmp_path / "elsewhere"))[0] == 0
@@ -158,10 +159,20 @@ def test_methods_lists_names_and_papers(ask: Ask) -> None:
     assert "temperature" in methods["simclr"]["config"]
 
 
+def test_doctor_knows_versions_that_break_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"sqlalchemy": "2.1.0b2", "fastapi": "0.154.9"}
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: versions.get(name, "99"))
+    found = {finding.check: finding for finding in doctor_checks._versions()}
+    assert found["sqlalchemy"].level == "fail"
+    assert found["sqlalchemy"].mend == "pip install 'sqlalchemy<2.1'"
+    assert found["fastapi"].level == "ok"
+
+
 def test_doctor_finds_a_stale_ray_address_and_names_the_cure(
     ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    monkeypatch.setattr(doctor_checks, "_versions", lambda: iter(()))  # what is installed here is not the subject
     stale = tmp_path / "ray_current_cluster"
     stale.write_text("127.0.0.1:1")
     monkeypatch.setattr(doctor_checks, "ADDRESS_FILE", stale)
@@ -171,6 +182,7 @@ def test_doctor_finds_a_stale_ray_address_and_names_the_cure(
     assert checks["ray address file"]["mend"] == f"rm {stale}"
     assert f"mend: rm {stale}" in seen
     assert (status, checks["store"]["level"]) == (0, "ok")
+    assert not (tmp_path / "new").exists()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     status, answer, _ = ask("doctor", "--store", str(tmp_path / "new"))
     assert status == 1

@@ -161,6 +161,15 @@ def test_a_deployment_has_its_schedule_and_a_worker_runs_it(
     assert deployment["parameters"]["recipe"]["ingest"]["path"] == str(tmp_path / "data.txt")
     assert api("work_pools/pretextflow")["type"] == "process"
 
+    scheduled = {
+        "deployments": {"id": {"any_": [first["deployment_id"]]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+    }
+    deadline = time.monotonic() + 30
+    while not (planned := api("flow_runs/filter", scheduled)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert {run["expected_start_time"][5:16] for run in planned} == {"01-01T03:30"}  # 4:30 in Berlin's winter
+
     asked = api(f"deployments/{first['deployment_id']}/create_flow_run", {})
     worker = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "pretextflow", "--run-once"]
     subprocess.run(worker, cwd=tmp_path, env=environment, check=True, timeout=120, capture_output=True)

@@ -70,6 +70,13 @@ def test_harm_at_one_budget_is_said_although_another_helped() -> None:
     assert found.details[0].count("worse") == 2
 
 
+def test_a_baseline_that_had_not_converged_is_named_where_it_is_compared() -> None:
+    lines = [line(0.01, BETTER, BETTER), line(0.1, BETTER, BETTER), line(1.0, BETTER, OPEN)]
+    found = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.01": 0.9, "0.1": 1.0, "1": 0.5})
+    assert found.sentence.endswith("from scratch on the same labels (which had not converged).")
+    assert ["not converged" in detail for detail in found.details] == [False, True]
+
+
 def test_only_the_first_strategy_speaks() -> None:
     found = verdict(line(0.1, OPEN, OPEN), line(0.1, BETTER, BETTER, strategy="knn"))
     assert found.outcome == "undecided"

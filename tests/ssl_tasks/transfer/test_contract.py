@@ -74,6 +74,15 @@ def test_the_seed_matters_exactly_where_the_strategy_says_so(found: Strategy) ->
     assert np.array_equal(first, second) != found.seeded
 
 
+def test_global_generators_are_left_alone(found: Strategy) -> None:
+    """Fits run side by side: what one draws from a shared generator would change another's weights."""
+    prepared = task(found)
+    before = torch.get_rng_state(), np.random.get_state()[1]
+    found.fit(prepared)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
 def test_a_row_is_scored_by_itself(found: Strategy) -> None:
     whole = task(found)
     some = found.fit(dataclasses.replace(whole, test=whole.test[[7, 3]])).scores
