@@ -116,8 +116,9 @@ def print_whole(console: Console, text: str) -> None:
 def print_table(console: Console, names: Sequence[str], rows: list[list[str]], right: Collection[str] = ()) -> None:
     """A table without borders that folds its cells in a narrow window; `right` are the columns of numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in names:
-        table.add_column(Text(name), overflow="fold", justify="right" if name in right else "left")
+    for place, name in enumerate(names):
+        # the first column is never folded: ids are there to be copied
+        table.add_column(Text(name), overflow="fold", justify="right" if name in right else "left", no_wrap=place == 0)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)

@@ -12,7 +12,7 @@ from typing import Self
 from uuid import UUID
 
 POLL_SECONDS = 1.0
-GRACE_SECONDS = 4.0
+GRACE_SECONDS = 4.3
 """What a stage has for stopping its Ray work after an interruption."""
 INTERRUPTED = 130
 

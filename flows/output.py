@@ -36,10 +36,18 @@ class Out:
     errors: Console
     answer: dict[str, Any] = field(default_factory=dict)
     status: int = 0
+    written: bool = False
 
     def result(self, answer: dict[str, Any]) -> None:
         """What `--json` prints as its last line; nothing otherwise."""
         self.answer = answer
+
+    def write_answer(self) -> None:
+        """Print the JSON object, once, where it was asked for."""
+        if self.json and not self.written:
+            self.written = True
+            sys.stdout.write(json_module.dumps(self.answer, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.flush()
 
     def failed(self, error: BaseException) -> None:
         """Tell an error in one message and set the exit status; a traceback only with --verbose."""
@@ -73,9 +81,7 @@ def reporting(*, json: bool = False, verbose: bool = False, empty: dict[str, Any
         if isinstance(error, KeyboardInterrupt):
             print_whole(out.errors, "interrupted")
         out.failed(error)
-    if json:
-        sys.stdout.write(json_module.dumps(out.answer, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    out.write_answer()
     raise typer.Exit(out.status)
 
 

@@ -18,7 +18,7 @@ from flows.output import Out
 from flows.quiet import imports, quiet
 from flows.recipe import Recipe, default_store
 from ssl_tasks.store import Store
-from ssl_tasks.store.runs import RunRecord, save_run
+from ssl_tasks.store.runs import RunRecord
 
 EMPTY: dict[str, Any] = {"run_id": None, "state": "failed", "stages": [], "metrics": {}, "report": None}
 """What `--json` prints of a run that was refused before it had an id."""
@@ -43,7 +43,7 @@ def execute(
         recipe = load()
         console = RunConsole(out.console, Store.open(recipe.store))
         execution = prepare(recipe, listener=console, forced=forced, previous=previous)
-        _on_interrupt(execution)
+        _on_interrupt(out, execution)
         try:
             _call_flow(execution, server)
         except BaseException as error:
@@ -89,15 +89,16 @@ def _absolute_default() -> str:
     return Store(default_store()).uri
 
 
-def _on_interrupt(execution: Execution) -> None:
+def _on_interrupt(out: Out, execution: Execution) -> None:
     """Ctrl-C stops the stage; when its cleanup takes longer than the grace, or at the second one, we are gone."""
     pressed: list[int] = []
 
     def last_words() -> None:
-        execution.listener.warning("the stage did not stop in time; leaving")
         if execution.record.state == "running":
-            execution.record.state = "interrupted"
-            save_run(execution.store, execution.record)
+            execution.finish("interrupted", KeyboardInterrupt())
+        if not out.written:
+            _tell(out, execution)
+            out.write_answer()
 
     def handler(number: int, _frame: FrameType | None) -> None:
         pressed.append(number)

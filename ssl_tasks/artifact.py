@@ -1,8 +1,8 @@
 """Artifacts: what passes between stages. A handle is small; the data stays in the store.
 
-    artifact = store.lookup(fingerprint)
-    artifact.table("rows.parquet").num_rows
-    artifact.manifest.measured["modality"]
+artifact = store.lookup(fingerprint)
+artifact.table("rows.parquet").num_rows
+artifact.manifest.measured["modality"]
 """
 
 from __future__ import annotations

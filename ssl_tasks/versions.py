@@ -1,4 +1,5 @@
-"""Hold versions to the code: versions.lock keeps a hash of each stage's, method's and modality's import closure.
+"""Hold versions to the code: versions.lock keeps a hash of the import closure of each stage, method, modality and
+strategy.
 
     python -m ssl_tasks.versions                       # what changed since the lock was written
     python -m ssl_tasks.versions --refresh "reason"    # the change gives equal results: keep the versions
@@ -19,7 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ssl_tasks import methods, modalities
+from ssl_tasks import methods, modalities, transfer
 
 ROOT = Path(__file__).parent
 LOCK = ROOT / "versions.lock"
@@ -38,6 +39,8 @@ def current() -> dict[str, dict[str, Any]]:
         found[f"method {name}"] = (module, version)
     for name, module in modalities.MODALITIES.items():
         found[f"modality {name}"] = (module, modalities.VERSIONS[name])
+    for name, module in transfer.STRATEGIES.items():
+        found[f"strategy {name}"] = (module, transfer.strategy(name).version)
     return {name: {"version": version, "closure": closure_hash(module)} for name, (module, version) in found.items()}
 
 
@@ -115,9 +118,7 @@ def _source_hash(module: str) -> str:
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [  # type: ignore[attr-defined]  # every node with a body list has the attribute
-                item
-                for item in body
-                if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
+                item for item in body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
             ]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ssl_tasks.errors import RequestError
@@ -50,7 +51,9 @@ def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = Fa
     """
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    import ray
+    if address is not None:
+        _use_token()
+    import ray  # after the environment is set: it reads some of it when it is imported
 
     if ray.is_initialized():
         yield Connection(embedded=address is None)
@@ -66,7 +69,8 @@ def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = Fa
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RequestError(f"ray_address: cannot use Ray at {address or 'local'}: {error}") from error
+        token = "; does this host have the cluster's token (RAY_AUTH_TOKEN_PATH)?" if address else ""
+        raise RequestError(f"ray_address: cannot use Ray at {address or 'local'}: {error}{token}") from error
     try:
         yield Connection(embedded=address is None)
     finally:
@@ -89,3 +93,13 @@ def require_answer(address: str) -> None:
             f"ray_address: no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave "
             "ray_address and RAY_ADDRESS out to use a local one"
         ) from error
+
+
+def _use_token() -> None:
+    """Ray checks tokens by default since 2.60, but a client that connects by address sends one only when told to."""
+    there = (
+        "RAY_AUTH_TOKEN" in os.environ
+        or Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")).exists()
+    )
+    if there:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")

@@ -29,7 +29,9 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     cores = os.cpu_count() or 1
     for name in (FAILURE_FILE, DONE_FILE):
         store.delete(f"{job.partial}/{name}")
-    store.write_json(f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting Ray"})
+    store.write_json(
+        f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting Ray"}
+    )
     needed = config.num_workers * (1 + config.feed_workers)
     with connection(address, num_cpus=max(cores, needed)) as ray_connection:
         use_gpu = _use_gpu(config.use_gpu)

@@ -115,7 +115,9 @@ def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
     safe = chroma.clamp(min=1e-6)
     red, green, blue = images.unbind(1)
     hue = torch.where(
-        value == red, (green - blue) / safe, torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe)
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
     hue = (hue / 6 + shift).remainder(1.0)
     offset = images.new_tensor([5.0, 3.0, 1.0])[None, :, None, None]

@@ -73,9 +73,7 @@ def _prove(groups: list[str], splits: list[str]) -> None:
             raise StageError(f"split: group {group} stands in {seen[group]} and in {split}")
 
 
-def _measure(
-    config: SplitConfig, labels: list[str | None], groups: list[str], splits: list[str]
-) -> dict[str, Any]:
+def _measure(config: SplitConfig, labels: list[str | None], groups: list[str], splits: list[str]) -> dict[str, Any]:
     names = np.array(splits)
     labelled = np.array([label is not None for label in labels])
     return {

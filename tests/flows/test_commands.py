@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import doctor as doctor_checks
+from flows import session
 from flows.commands import app
+from flows.console import make_console
 from flows.execution import Execution
+from flows.output import Out
 
 Begin = Callable[..., Execution]
 Ask = Callable[..., tuple[int, dict[str, Any], str]]
@@ -205,3 +209,22 @@ def test_deploy_without_a_lasting_server_says_what_to_do(
     status, answer, _ = ask("deploy", str(recipe_file), "--cron", "0 2 * * *")
     assert status == 2
     assert "pretextflow serve" in answer["error"]
+
+
+def test_a_hanging_exit_still_tells_how_to_continue(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
+    execution = begin()
+    out = Out(True, False, make_console(stderr=True), make_console(stderr=True))
+    handler = signal.getsignal(signal.SIGINT)
+    said: list[Callable[[], None]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "exit_within", lambda seconds, last_words: said.append(last_words))
+        session._on_interrupt(out, execution)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handler)
+    said[0]()
+    said[0]()
+    printed = capsys.readouterr()
+    (line,) = printed.out.splitlines()
+    assert json.loads(line)["state"] == "interrupted"
+    assert f"pretextflow rerun {execution.record.run_id}" in printed.err

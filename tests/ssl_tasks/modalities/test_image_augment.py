@@ -104,7 +104,9 @@ def test_hue(images: Tensor) -> None:
 def test_blur(images: Tensor) -> None:
     config = AugmentConfig(**{**NOTHING, "blur_probability": 1.0, "blur_sigma": (0.5, 1.5)})
     sigma = 0.5 + uniform(KEYS, "blur", 1)[:, 0]
-    theirs = [reference.gaussian_blur(image, [3, 3], [float(s)] * 2) for image, s in zip(chw(images), sigma, strict=True)]
+    theirs = [
+        reference.gaussian_blur(image, [3, 3], [float(s)] * 2) for image, s in zip(chw(images), sigma, strict=True)
+    ]
     close(augment(images, config, KEYS), hwc(torch.stack(theirs)))
 
 

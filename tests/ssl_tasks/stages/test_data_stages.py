@@ -137,9 +137,7 @@ def test_named_groups_and_given_splits_are_kept(store: Store, tmp_path: Path, ch
     assert len(set(made["group_id"].to_pylist())) == 20
 
 
-def test_a_train_row_that_duplicates_a_given_test_row_is_quarantined(
-    store: Store, tmp_path: Path, chain: Any
-) -> None:
+def test_a_train_row_that_duplicates_a_given_test_row_is_quarantined(store: Store, tmp_path: Path, chain: Any) -> None:
     lines = CSV.splitlines()
     leak = lines[1].replace("test", "train").replace(",p0,", ",p99,")
     recipe = table(tmp_path, "\n".join([*lines, leak]) + "\n", split_column="part", drop_columns=["who"])
