@@ -17,7 +17,7 @@ from ssl_tasks.config import Config, semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
-from ssl_tasks.store.filesystem import Damaged
+from ssl_tasks.store.filesystem import DamagedError
 from ssl_tasks.store.runs import RunRecord, list_runs
 
 
@@ -86,7 +86,7 @@ def _planned(
     damage = None
     try:
         found = store.lookup(fingerprint)
-    except Damaged as error:
+    except DamagedError as error:
         found, damage = None, str(error)
     if found:
         manifest = store.manifest(fingerprint)

@@ -13,7 +13,7 @@ from ssl_tasks.artifact import Artifact, Manifest
 from ssl_tasks.config import Config, semantic
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output, Store
-from ssl_tasks.store.filesystem import Damaged
+from ssl_tasks.store.filesystem import DamagedError
 from ssl_tasks.store.lease import lease
 
 LIBRARIES = ("pretextflow", "torch", "timm", "ray", "pyarrow", "numpy", "scikit-learn")
@@ -85,7 +85,7 @@ def materialize(
 def _find(store: Store, fingerprint: str, verify: bool) -> tuple[Artifact | None, str | None]:
     try:
         return store.lookup(fingerprint, verify=verify), None
-    except Damaged as damage:
+    except DamagedError as damage:
         return None, f"artifact {fingerprint[:12]} is damaged ({damage}) and is made anew"
 
 

@@ -50,9 +50,12 @@ class ShardWriter:
         if not self._pending:
             return
         table = pa.concat_tables(self._pending).combine_chunks()
-        with self.out.file(f"{self.prefix}/{self.count:05d}.arrow") as path, pa.OSFile(str(path), "wb") as sink:
-            with pa.ipc.new_file(sink, table.schema) as writer:
-                writer.write_table(table, max_chunksize=max(1, table.num_rows))  # one record batch a shard
+        with (
+            self.out.file(f"{self.prefix}/{self.count:05d}.arrow") as path,
+            pa.OSFile(str(path), "wb") as sink,
+            pa.ipc.new_file(sink, table.schema) as writer,
+        ):
+            writer.write_table(table, max_chunksize=max(1, table.num_rows))  # one record batch a shard
         self.out.schemas.setdefault(self.prefix, table.schema.to_string(show_schema_metadata=False))
         self.count += 1
         self._pending, self._rows, self._bytes = [], 0, 0

@@ -96,7 +96,7 @@ def _file(module: str) -> Path | None:
 @functools.cache
 def _imports(module: str) -> frozenset[str]:
     """Modules of this package that `module` imports, at its top or inside functions."""
-    found = set()
+    found: set[str] = set()
     file = _file(module)
     assert file is not None, module
     for node in ast.walk(ast.parse(file.read_text())):

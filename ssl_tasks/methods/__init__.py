@@ -72,7 +72,7 @@ def resolve(options: dict[str, Any], modality: str) -> MethodConfig:
     found = spec(options["name"])
     if modality not in found.modalities:
         raise RequestError(
-            f"pretrain.method.name: {found.name} is for {', '.join(found.modalities)}, and ingest.modality is {modality}"
+            f"pretrain.method.name: {found.name} is for {', '.join(found.modalities)}; ingest.modality is {modality}"
         )
     try:
         return found.config.model_validate(options)

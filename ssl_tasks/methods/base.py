@@ -59,6 +59,14 @@ class Method(nn.Module):
 
     backbone: nn.Module
     """What transfers: input -> (B, num_features)."""
+    num_features: int
+
+    def __init__(self, config: Any, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
+        """Args: config of the method's own class; input_shape is (C, H, W) or (D,)."""
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
 
     def prepare(self, stats: TrainStats) -> None:
         """Compute what is needed once from train rows, into buffers, before step 0."""
@@ -96,8 +104,6 @@ class MethodSpec:
     name: str
     config: type[MethodConfig]
     method: type[Method]
-    build: Callable[[Any, nn.Module, tuple[int, ...]], Method]
-    """`build(config, backbone, input_shape)`; input_shape is (C, H, W) or (D,)."""
     modalities: tuple[str, ...]
     paper: str
     """Title and arXiv number or venue."""

@@ -85,15 +85,12 @@ class DAE(Method):
     views: ClassVar[ViewSpec] = ViewSpec(("plain",))
 
     def __init__(self, config: DAEConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.config = config
-        num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
+        super().__init__(config, backbone, input_shape)
         self.decoder: nn.Module
         if len(input_shape) == 3:
-            self.decoder = ConvDecoder(num_features, input_shape, config.decoder_width)
+            self.decoder = ConvDecoder(self.num_features, input_shape, config.decoder_width)
         else:
-            self.decoder = mlp(num_features, config.decoder_width, *input_shape)
+            self.decoder = mlp(self.num_features, config.decoder_width, *input_shape)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the mean squared error to the clean input: 1 is as good as the train mean."""
@@ -107,7 +104,6 @@ SPEC = MethodSpec(
     name="dae",
     config=DAEConfig,
     method=DAE,
-    build=DAE,
     modalities=("image", "tabular"),
     paper="Stacked Denoising Autoencoders, Journal of Machine Learning Research 11 (2010), 3371-3408",
 )

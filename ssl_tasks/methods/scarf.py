@@ -73,9 +73,9 @@ class Scarf(Method):
     marginal: Tensor
     """(M, D) normalized train rows, set by `prepare`."""
 
-    def __init__(self, config: ScarfConfig, backbone: nn.Module, num_columns: int) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, config: ScarfConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
+        super().__init__(config, backbone, input_shape)
+        (num_columns,) = input_shape
         self.temperature = config.temperature
         self.num_corrupted = math.floor(config.corruption_rate * num_columns + 1e-9)
         if self.num_corrupted == 0:
@@ -83,8 +83,7 @@ class Scarf(Method):
                 f"pretrain.method.corruption_rate: {config.corruption_rate} of {num_columns} columns is not one whole "
                 f"column; at least {math.ceil(1000 / num_columns) / 1000:g} is needed"
             )
-        num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
-        self.head = mlp(num_features, config.hidden_dim, config.hidden_dim)
+        self.head = mlp(self.num_features, config.hidden_dim, config.hidden_dim)
         self.register_buffer("marginal", torch.empty(0, num_columns))
         self.register_load_state_dict_pre_hook(_fit_marginal)  # type: ignore[no-untyped-call]  # untyped in torch
 
@@ -108,17 +107,10 @@ def _fit_marginal(module: nn.Module, state: dict[str, Any], prefix: str, *_: obj
         module.marginal = torch.empty_like(stored, dtype=module.marginal.dtype, device=module.marginal.device)
 
 
-def build(config: ScarfConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> Scarf:
-    """SCARF on `backbone`, for rows of shape (D,)."""
-    (num_columns,) = input_shape
-    return Scarf(config, backbone, num_columns)
-
-
 SPEC = MethodSpec(
     name="scarf",
     config=ScarfConfig,
     method=Scarf,
-    build=build,
     modalities=("tabular",),
     paper="SCARF: Self-Supervised Contrastive Learning using Random Feature Corruption, arXiv 2106.15147",
 )

@@ -61,12 +61,10 @@ class SimCLR(Method):
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
     couples_batch: ClassVar[bool] = True
 
-    def __init__(self, config: SimCLRConfig, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
+    def __init__(self, config: SimCLRConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
+        super().__init__(config, backbone, input_shape)
         self.temperature = config.temperature
-        num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
-        self.head = projection_head(num_features, config.hidden_dim or num_features, config.out_dim)
+        self.head = projection_head(self.num_features, config.hidden_dim or self.num_features, config.out_dim)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, and `contrast_accuracy`: how often the other view is the nearest of all candidates."""
@@ -75,16 +73,10 @@ class SimCLR(Method):
         return {"loss": loss, "contrast_accuracy": accuracy}
 
 
-def build(config: SimCLRConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> SimCLR:
-    """SimCLR on `backbone`."""
-    return SimCLR(config, backbone)
-
-
 SPEC = MethodSpec(
     name="simclr",
     config=SimCLRConfig,
     method=SimCLR,
-    build=build,
     modalities=("image",),
     paper="A Simple Framework for Contrastive Learning of Visual Representations, arXiv 2002.05709",
 )

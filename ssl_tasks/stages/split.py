@@ -15,7 +15,6 @@ from ssl_tasks.schema import (
     DOMAIN,
     GROUP_ID,
     LABEL,
-    LABEL_KEY,
     ROW,
     ROWS_FILE,
     SAMPLE_ID,

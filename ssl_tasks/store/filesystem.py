@@ -20,7 +20,7 @@ FORMAT_VERSION = 1
 FORMAT_FILE = "pretextflow-store.json"
 
 
-class Damaged(Exception):
+class DamagedError(Exception):
     """An artifact's manifest exists but its files do not agree with it."""
 
 
@@ -161,12 +161,12 @@ class Store:
         """The artifact, or None where there is none. Sizes are always checked, checksums with `verify`.
 
         Raises:
-            Damaged: a file is missing, has another size, or (with `verify`) another checksum.
+            DamagedError: a file is missing, has another size, or (with `verify`) another checksum.
         """
         try:
             manifest = self.find_manifest(fingerprint)
         except ValueError as error:
-            raise Damaged("the manifest cannot be read") from error
+            raise DamagedError("the manifest cannot be read") from error
         if manifest is None:
             return None
         verify = verify and (fingerprint, manifest.attempt) not in self._verified
@@ -174,14 +174,16 @@ class Store:
             path = self.full(f"objects/{fingerprint}/{manifest.attempt}/{name}")
             info = self.fs.get_file_info(path)
             if info.type != fs.FileType.File or info.size != entry.bytes:
-                raise Damaged(f"{name} is missing" if info.type != fs.FileType.File else f"{name} has another size")
+                raise DamagedError(
+                    f"{name} is missing" if info.type != fs.FileType.File else f"{name} has another size"
+                )
             if verify:
                 with self.fs.open_input_stream(path) as stream:
                     hasher = hashlib.sha256()
                     while chunk := stream.read(1 << 20):
                         hasher.update(chunk)
                 if hasher.hexdigest() != entry.sha256:
-                    raise Damaged(f"{name} has another checksum")
+                    raise DamagedError(f"{name} has another checksum")
         if verify:
             self._verified.add((fingerprint, manifest.attempt))
         return self.handle(manifest)

@@ -33,7 +33,7 @@ def probe(trainer: Trainer) -> dict[str, float]:
 
 @torch.no_grad()
 def embed_rows(trainer: Trainer, positions: np.ndarray) -> Tensor:
-    """(N, num_features) features of plain samples in eval mode, on the CPU; of the moving average where there is one."""
+    """(N, num_features) features of plain samples on the CPU, in eval mode; of the moving average if there is one."""
     backbone = trainer.ema.averaged if trainer.ema is not None else trainer.method.backbone
     was_training = backbone.training
     backbone.eval()

@@ -51,7 +51,7 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
         _start_from(backbone, job)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
-        method = job.method_spec.build(job.method_config, backbone, shape)
+        method = job.method_spec.method(job.method_config, backbone, shape)
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
     method.prepare(_train_stats(job))
     return (method.double() if config.precision == "fp64" else method), random_weights
@@ -96,7 +96,7 @@ def place(method: Method, ranks: Ranks, layout: str, sync_batch_norm: bool) -> M
     """Move the method to the device and memory layout, with norms synchronized where asked."""
     method = method.to(ranks.device)
     if layout == "channels_last":
-        method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
+        method = method.to(memory_format=torch.channels_last)
     if sync_batch_norm:
         convert_sync_batchnorm(method, ranks.device.type, ranks.world)
     return method

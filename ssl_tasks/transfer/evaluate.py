@@ -137,7 +137,7 @@ def _fit(
 def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
     import torch
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # ships no annotations
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,))

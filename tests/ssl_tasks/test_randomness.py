@@ -33,7 +33,7 @@ def test_seed_step_sample_and_stream_all_matter() -> None:
 def test_uniform_and_normal_are_spread_as_they_should() -> None:
     keys = row_keys(0, 0, torch.arange(20_000))
     u, n = uniform(keys, "u", 4, torch.float64), normal(keys, "n", 4, torch.float64)
-    assert 0 <= float(u.min())
+    assert float(u.min()) >= 0
     assert float(u.max()) < 1
     assert abs(float(u.mean()) - 0.5) < 0.005
     assert abs(float(u.var()) - 1 / 12) < 0.002

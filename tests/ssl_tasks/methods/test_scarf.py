@@ -90,16 +90,16 @@ def test_wrong_values_are_refused_by_key(field, value):
 def test_a_rate_that_corrupts_no_column_is_refused():
     backbone = build_backbone("mlp:8x1", modality="tabular", input_shape=(3,))
     with pytest.raises(RequestError, match=r"pretrain\.method\.corruption_rate: 0\.3 of 3 columns"):
-        SPEC.build(ScarfConfig(name="scarf", corruption_rate=0.3), backbone, (3,))
-    assert SPEC.build(ScarfConfig(name="scarf", corruption_rate=0.334), backbone, (3,)).num_corrupted == 1
-    assert SPEC.build(ScarfConfig(name="scarf", corruption_rate=0.29), backbone, (100,)).num_corrupted == 29
+        SPEC.method(ScarfConfig(name="scarf", corruption_rate=0.3), backbone, (3,))
+    assert SPEC.method(ScarfConfig(name="scarf", corruption_rate=0.334), backbone, (3,)).num_corrupted == 1
+    assert SPEC.method(ScarfConfig(name="scarf", corruption_rate=0.29), backbone, (100,)).num_corrupted == 29
 
 
 def loss_and_gradients() -> dict[str, Tensor]:
     """Of this rank's rows of one batch."""
     backbone = build_backbone("mlp:9x2", modality="tabular", input_shape=(6,), seed=1)
     torch.manual_seed(0)
-    method = SPEC.build(ScarfConfig(name="scarf", hidden_dim=8), backbone, (6,)).double()
+    method = SPEC.method(ScarfConfig(name="scarf", hidden_dim=8), backbone, (6,)).double()
     method.prepare(TrainStats(40, rows(40, 6, seed=2)))
     mine = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
     batch = Batch([rows(8, 6, seed=3)[mine]], torch.arange(8)[mine], row_keys(0, 2, torch.arange(8))[mine])

@@ -80,7 +80,7 @@ class TinyConv(nn.Module):
 def loss_and_gradients() -> dict[str, Tensor]:
     """Of this rank's rows of one batch, gradients averaged over ranks by DDP."""
     torch.manual_seed(0)
-    method = SPEC.build(SimCLRConfig(name="simclr", out_dim=5, hidden_dim=7), TinyConv(), (2, 6, 6)).double()
+    method = SPEC.method(SimCLRConfig(name="simclr", out_dim=5, hidden_dim=7), TinyConv(), (2, 6, 6)).double()
     mine = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
     views = [rows(8, 2, 6, 6, seed=seed)[mine] for seed in (1, 2)]
     batch = Batch(views, torch.arange(8)[mine], torch.arange(8)[mine])

@@ -12,7 +12,7 @@ from ssl_tasks.stages.assign import AssignConfig
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output, Store
 from ssl_tasks.store.cache import LocalCache
-from ssl_tasks.store.filesystem import FORMAT_FILE, Damaged
+from ssl_tasks.store.filesystem import FORMAT_FILE, DamagedError
 
 
 def write(config: AssignConfig, out: Output, *inputs: object) -> object:
@@ -88,7 +88,7 @@ def test_damage_is_noticed_and_mended_with_a_warning(store: Store, content: byte
     assert content is None or verify == (len(content) == len(good))  # same size: only a checksum can tell
     path.unlink() if content is None else path.write_bytes(content)
     fresh = Store.open(store.uri)
-    with pytest.raises(Damaged, match=r"data\.json"):
+    with pytest.raises(DamagedError, match=r"data\.json"):
         fresh.lookup("ab12", verify=verify)
     made = make(fresh, verify=verify)
     assert made.status == "ran"

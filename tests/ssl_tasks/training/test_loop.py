@@ -155,13 +155,13 @@ def test_collapse_stops_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(**{**RECIPES["dae"], "health_checks": 10})
     spec = job.method_spec
 
-    def collapsed(*args: Any) -> Any:
-        method = spec.build(*args)
-        inner = method.backbone.forward
-        method.backbone.forward = lambda x: inner(x) * 0 + 1
-        return method
+    class Collapsed(spec.method):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            inner = self.backbone.forward
+            self.backbone.forward = lambda x: inner(x) * 0 + 1
 
-    monkeypatch.setattr(Job, "method_spec", replace(spec, build=collapsed))
+    monkeypatch.setattr(Job, "method_spec", replace(spec, method=Collapsed))
     with pytest.raises(StageError, match="collapsed"):
         train(job)
 
