@@ -136,6 +136,7 @@ def run(
             "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
             "test_groups": labelled.num_groups,
             "scratch": results.scratch_facts(fits, config.scratch.steps),
+            "fit_seconds": results.fit_seconds(fits),
         },
     )
 

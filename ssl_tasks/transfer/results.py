@@ -142,3 +142,11 @@ def summary(metrics: pa.Table, comparisons: pa.Table, method: str, metric: str) 
             }
         )
     return lines
+
+
+def fit_seconds(fits: Sequence[Fit]) -> dict[str, float]:
+    """Seconds of all fits of each strategy together, each on one thread."""
+    seconds: dict[str, float] = {}
+    for fit in fits:
+        seconds[fit.strategy] = seconds.get(fit.strategy, 0.0) + fit.seconds
+    return seconds

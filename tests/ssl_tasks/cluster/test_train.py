@@ -1,0 +1,134 @@
+"""Pretraining on a real Ray: one and two workers, a worker that dies, what is refused."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.cluster.connect import connection, require_answer
+from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.store import Store
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+
+def pretrain(store: Store, chain: Any, small: dict[str, Any], **options: Any) -> Artifact:
+    recipe = {**small, "pretrain": {**small["pretrain"], **options}}
+    artifact: Artifact = chain(store, recipe, until="pretrain")["pretrain"]
+    return artifact
+
+
+def losses(artifact: Artifact) -> list[float]:
+    found: list[float] = artifact.table("metrics.parquet")["loss"].to_pylist()
+    return found
+
+
+def test_two_workers_learn_what_one_does(store: Store, tmp_path: Path, small: dict[str, Any], chain: Any) -> None:
+    options = {"precision": "fp64", "max_steps": 6}
+    one = pretrain(store, chain, small, **options)
+    two = pretrain(Store.open(str(tmp_path / "other")), chain, small, **options, num_workers=2)
+    assert one.fingerprint == two.fingerprint  # the number of workers is no part of what is made
+    assert (one.measured["workers"], two.measured["workers"]) == (1, 2)
+    assert len(losses(one)) == 6
+    np.testing.assert_allclose(losses(two), losses(one), rtol=0, atol=1e-8)
+
+
+def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, small: dict[str, Any], chain: Any) -> None:
+    artifact = pretrain(store, chain, small)
+    assert artifact.names() == [
+        *("encoder.json", "encoder.safetensors", "health.parquet", "initial.safetensors", "metrics.parquet")
+    ]
+    trained, initial = (load_file(artifact.path(f"{name}.safetensors")) for name in ("encoder", "initial"))
+    assert trained.keys() == initial.keys()
+    assert not np.array_equal(trained["conv1.0.weight"], initial["conv1.0.weight"])
+    assert artifact.table("metrics.parquet")["step"].to_pylist() == list(range(8))
+    health = artifact.table("health.parquet")
+    assert health.num_rows == 2
+    assert health["knn"].null_count == 0
+    assert store.list("partial") == []
+
+
+def find_worker() -> int | None:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::RayTrainWorker"):
+                return int(path.parent.name)
+        except OSError:
+            continue
+    return None
+
+
+def kill_worker_at(store: Store, step: int, killed: list[int]) -> None:
+    deadline = time.monotonic() + 100
+    while time.monotonic() < deadline:
+        for folder in store.list("partial"):
+            progress = store.read_json(f"partial/{folder}/progress.json") or {}
+            if progress.get("step", 0) >= step:
+                pid = find_worker()
+                if pid is not None:
+                    os.kill(pid, signal.SIGKILL)
+                    killed.append(progress["step"])
+                    return
+        time.sleep(0.02)
+
+
+def test_a_killed_worker_goes_back_to_its_checkpoint_and_ends_with_the_same_bits(
+    store: Store, tmp_path: Path, small: dict[str, Any], chain: Any
+) -> None:
+    options = {"epochs": 60, "checkpoint_every_steps": 5}  # 240 steps, a few seconds
+    whole = pretrain(Store.open(str(tmp_path / "whole")), chain, small, **options)
+    killed: list[int] = []
+    thread = threading.Thread(target=kill_worker_at, args=(store, 20, killed))
+    thread.start()
+    broken = pretrain(store, chain, small, **options)
+    thread.join()
+    assert killed
+    assert broken.measured["resumed_at"] >= killed[0] - 10
+    assert broken.manifest.data_checksum == whole.manifest.data_checksum
+
+
+def test_nan_fails_the_stage_with_advice_and_without_retries(store: Store, small: dict[str, Any], chain: Any) -> None:
+    options = {"method": "dae", "optimizer": {"name": "sgd", "lr": 1e12}}
+    with pytest.raises(StageError, match=r"loss is (nan|inf)"):
+        pretrain(store, chain, small, **options)
+
+
+def test_more_workers_than_the_cluster_holds_are_refused(store: Store, small: dict[str, Any], chain: Any) -> None:
+    with pytest.raises(RequestError, match=r"pretrain\.num_workers: this run needs 16 CPU"):
+        pretrain(store, chain, small, num_workers=8)
+
+
+def test_a_gpu_that_is_not_there_is_refused(store: Store, small: dict[str, Any], chain: Any) -> None:
+    with pytest.raises(RequestError, match=r"pretrain\.use_gpu"):
+        pretrain(store, chain, small, use_gpu=True)
+
+
+def test_training_starts_from_another_encoder(store: Store, small: dict[str, Any], chain: Any) -> None:
+    first = pretrain(store, chain, small, max_steps=2)
+    second = pretrain(store, chain, small, max_steps=2, init_from=first.fingerprint)
+    assert losses(second)[0] < losses(first)[0]
+    one, two = (load_file(artifact.path("initial.safetensors")) for artifact in (first, second))
+    assert all(np.array_equal(one[name], two[name]) for name in one)  # the baseline stays the random start
+    with pytest.raises(RequestError, match=r"pretrain\.init_from"):
+        pretrain(store, chain, small, max_steps=2, init_from="no-such-artifact")
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense", "host:port"])
+def test_no_cluster_at_the_address(address: str) -> None:
+    with pytest.raises(RequestError, match="ray_address"):
+        require_answer(address)
+
+
+def test_a_connection_inside_another_is_the_same(ray_session: None) -> None:
+    import ray
+
+    with connection() as inner:
+        assert inner.embedded
+    assert ray.is_initialized()
