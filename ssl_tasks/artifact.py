@@ -43,7 +43,7 @@ class Manifest(BaseModel):
     config: dict[str, Any]
     """Semantic fields that differ from their defaults, as hashed."""
     parents: dict[str, str]
-    """Fingerprints by the parent stage's name."""
+    """Fingerprints by the parent stage's name, or by role for what was read besides (`init_from`)."""
     rows: int
     files: dict[str, FileEntry]
     measured: dict[str, Any]

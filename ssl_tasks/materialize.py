@@ -11,6 +11,7 @@ from typing import Literal
 
 from ssl_tasks.artifact import Artifact, Manifest
 from ssl_tasks.config import Config, semantic
+from ssl_tasks.errors import StageError
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output, Store
 from ssl_tasks.store.filesystem import DamagedError
@@ -54,7 +55,7 @@ def materialize(
     found, warning = _find(store, fingerprint, verify)
     if found and not force:
         return Materialized(found, "cached", time.monotonic() - began)
-    with lease(store, fingerprint, on_wait):
+    with lease(store, fingerprint, on_wait) as still_ours:
         if not force:
             found, _ = _find(store, fingerprint, verify=False) if warning is None else (None, None)
             if found:  # another run made it while this one waited
@@ -62,13 +63,16 @@ def materialize(
         started, clock = time.time(), time.monotonic()
         out = Output(store.uri, fingerprint, uuid.uuid4().hex[:12], stage.name)
         handle = stage.run(config, out, *(parents[name] for name in stage.inputs))
+        _require_unchanged(stage, config, fingerprint)
+        if not still_ours():
+            raise StageError(f"{stage.name}: this run stood still and another took the stage over; run again")
         manifest = Manifest(
             fingerprint=fingerprint,
             attempt=out.attempt,
             stage=stage.name,
             versions=stage.versions(config),
             config=semantic(config),
-            parents={name: parents[name].fingerprint for name in stage.inputs},
+            parents={name: parents[name].fingerprint for name in stage.inputs} | out.read,
             rows=handle.rows,
             files=dict(sorted(out.entries.items())),
             measured=out.measured,
@@ -80,6 +84,12 @@ def materialize(
         artifact = store.commit(manifest)
         store.delete(f"partial/{fingerprint}")
     return Materialized(artifact, "ran", time.monotonic() - began, warning)
+
+
+def _require_unchanged(stage: Stage, config: Config, fingerprint: str) -> None:
+    """What was read must be what the fingerprint was made from; both were some time apart."""
+    if stage.source and stage.fingerprint(config, {}, stage.source(config)) != fingerprint:
+        raise StageError(f"{stage.name}: the source changed after the run was planned; run again when it rests")
 
 
 def _find(store: Store, fingerprint: str, verify: bool) -> tuple[Artifact | None, str | None]:

@@ -1,8 +1,10 @@
 """The compute plane: the only package that imports Ray.
 
 connect.py      a local Ray of our own, or a running cluster by address
-preflight.py    can the cluster hold the workers and still leave CPUs for the feed
-feed.py         a plan of steps through Ray Data, inside each training worker
-train.py        Ray Train: start workers, wait, hand failures on
+train.py        Ray Train: refuse what cannot run, start workers, wait, hand failures on
 lean.py         Ray Train's own parts with fewer processes, for the local Ray
+standard.py     Ray Train as it comes, for clusters of others and for GPUs
+worker.py       what runs in each training process
+feed.py         a plan of steps through Ray Data, inside each training process
+probe.py        one Ray task, for `doctor --ray`
 """

@@ -25,7 +25,13 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # opts in to what 2.61 does by default, and so ends its warning
     "RAY_TQDM": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives the connection starts a new cluster of its own
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+}
+
+LOCAL_ENVIRONMENT = {
+    # after a SIGKILL Ray's agents ask their dead head for so long before they go, 60 s by default
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
 }
 
 
@@ -49,7 +55,7 @@ def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = Fa
     Raises:
         RequestError: nothing answers at the address.
     """
-    for name, value in ENVIRONMENT.items():
+    for name, value in {**ENVIRONMENT, **({} if address else LOCAL_ENVIRONMENT)}.items():
         os.environ.setdefault(name, value)
     if address is not None:
         _use_token()

@@ -1,11 +1,14 @@
-"""Run a pretraining on Ray Train and wait for it, interruptibly."""
+"""Run a pretraining on Ray Train, interruptibly."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import threading
 import time
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from ssl_tasks.artifact import FileEntry
@@ -13,6 +16,9 @@ from ssl_tasks.cluster.connect import Connection, connection
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, PROGRESS_FILE, Job
+
+FAILURE_GRACE_SECONDS = 5.0
+"""For the other ranks to end by themselves after one has failed."""
 
 
 def train(job: Job, address: str | None = None) -> dict[str, Any]:
@@ -41,12 +47,20 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
         store.write_json(
             f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting workers"}
         )
-        _wait(job, trainer)
-    done = store.read_json(f"{job.partial}/{DONE_FILE}")
+        _fit(job, trainer)
+    done = _read_own(job, DONE_FILE)
+    if done is None:
+        raise StageError("pretrain: another run took this training over while this one stood still; run again")
     job.out.entries.update({name: FileEntry.model_validate(entry) for name, entry in done["entries"].items()})
     job.out.schemas.update(done["schemas"])
     measured: dict[str, Any] = done["measured"]
     return measured
+
+
+def _read_own(job: Job, name: str) -> Any:
+    """What the workers of this attempt have left, or None."""
+    found = job.out.store.read_json(f"{job.partial}/{name}")
+    return found if found and found.get("attempt") == job.out.attempt else None
 
 
 def _use_gpu(wanted: bool | str) -> bool:
@@ -95,39 +109,80 @@ def _trainer(job: Job, ray_connection: Connection, use_gpu: bool, threads: int) 
         from ssl_tasks.cluster.lean import GlooConfig, LeanTrainer
 
         return LeanTrainer(backend_config=GlooConfig(), **settings)
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
 
-    return TorchTrainer(torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"), **settings)
+    from ssl_tasks.cluster.standard import ClusterTrainer
+
+    return ClusterTrainer(torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"), **settings)
 
 
-def _wait(job: Job, trainer: Any) -> None:
-    """Run `fit` on another thread, where it leaves signal handlers alone, and stay interruptible on this one."""
-    failed: list[BaseException] = []
+def _fit(job: Job, trainer: Any) -> None:
+    """Run `fit` on this thread, where a signal interrupts it, with a watch on progress beside it.
 
-    def fit() -> None:
+    An interruption simply passes through: what this process started in Ray ends with its connection.
+    """
+    failed: BaseException | None = None
+    with _watch(job):
         try:
             trainer.fit()
-        except BaseException as error:  # handed to the waiting thread
-            failed.append(error)
-
-    thread = threading.Thread(target=fit, daemon=True, name="fit")
-    thread.start()
-    seen, since = None, time.monotonic()
-    while thread.is_alive():
-        thread.join(0.2)
-        progress = job.out.store.read_json(f"{job.partial}/{PROGRESS_FILE}")
-        if progress != seen:
-            seen, since = progress, time.monotonic()
-        if job.config.timeout_minutes and time.monotonic() - since > 60 * job.config.timeout_minutes:
-            raise StageError(
-                f"pretrain: no progress for {job.config.timeout_minutes:g} minutes at step {(seen or {}).get('step')} "
-                "(pretrain.timeout_minutes); `pretextflow rerun` continues from the last checkpoint"
-            )
-    failure = job.out.store.read_json(f"{job.partial}/{FAILURE_FILE}")
+        except Exception as error:  # Ray wraps what a worker raised in types of several modules
+            failed = error
+    failure = _read_own(job, FAILURE_FILE)
     if failure is not None:
         raise (RequestError if failure["kind"] == "RequestError" else StageError)(failure["message"])
-    if failed:
-        raise StageError(f"pretrain: training failed: {_innermost(failed[0])}") from failed[0]
+    if failed is not None:
+        raise StageError(f"pretrain: training failed: {_innermost(failed)}") from failed
+
+
+class _GivenUp(BaseException):
+    """Ends `fit` from outside; not an Exception, so that no layer of Ray takes it for a worker's failure."""
+
+
+@contextlib.contextmanager
+def _watch(job: Job) -> Iterator[None]:
+    """End the block when a rank has failed and others wait for it, or when no step is made for `timeout_minutes`.
+
+    Raises:
+        StageError: no progress. On another thread than the main one nothing is watched: signals arrive there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    done, stalled = threading.Event(), threading.Event()
+
+    def end_fit(_number: int, _frame: Any) -> None:
+        raise _GivenUp
+
+    before = signal.signal(signal.SIGUSR2, end_fit)
+    threading.Thread(target=_look, args=(job, done, stalled), daemon=True, name="progress-watch").start()
+    try:
+        yield
+    except _GivenUp:
+        if stalled.is_set():
+            raise StageError(
+                f"pretrain: no progress for {job.config.timeout_minutes:g} minutes (pretrain.timeout_minutes); "
+                "`pretextflow rerun` continues from the last checkpoint"
+            ) from None
+    finally:
+        done.set()
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _look(job: Job, done: threading.Event, stalled: threading.Event) -> None:
+    limit = 60 * job.config.timeout_minutes
+    seen, since, failed_at = None, time.monotonic(), None
+    while not done.wait(1.0):
+        with contextlib.suppress(OSError):
+            progress = job.out.store.read_json(f"{job.partial}/{PROGRESS_FILE}")
+            if progress != seen:
+                seen, since = progress, time.monotonic()
+            if failed_at is None and _read_own(job, FAILURE_FILE):
+                failed_at = time.monotonic()
+        if limit and time.monotonic() - since > limit:
+            stalled.set()
+        if stalled.is_set() or (failed_at is not None and time.monotonic() - failed_at > FAILURE_GRACE_SECONDS):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
+            return
 
 
 def _innermost(error: BaseException) -> str:

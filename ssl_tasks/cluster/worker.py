@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,14 +25,16 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     def report(progress: dict[str, Any]) -> None:
         if rank == 0:
-            store.write_json(f"{folder}/{PROGRESS_FILE}", {"total_steps": job.total_steps, **progress})
+            with contextlib.suppress(OSError):  # a store that is away for a moment must not end the training
+                store.write_json(f"{folder}/{PROGRESS_FILE}", {"total_steps": job.total_steps, **progress})
 
     report({"step": 0, "note": "building the model"})
     try:
         _train(job, rank, world, settings["threads"], report)
     except PretextflowError as error:
-        if rank == 0:
-            store.write_json(f"{folder}/{FAILURE_FILE}", {"message": str(error), "kind": type(error).__name__})
+        # any rank: the others may be waiting for this one, and the driver ends them when it reads this
+        failure = {"message": str(error), "kind": type(error).__name__, "attempt": job.out.attempt}
+        store.write_json(f"{folder}/{FAILURE_FILE}", failure)
 
 
 def _train(job: Job, rank: int, world: int, threads: int, report: Callable[[dict[str, Any]], None]) -> None:

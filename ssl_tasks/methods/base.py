@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from ssl_tasks.config import Config
+from ssl_tasks.errors import RequestError
 
 
 class MethodConfig(Config):
@@ -85,6 +86,19 @@ class Method(nn.Module):
         """What the phase's optimizer moves; biases and norms without weight decay."""
         decay, plain = split_decay(self.named_parameters())
         return [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def refuse_coupled(method: type[Method], accumulate: int) -> None:
+    """Parts of a batch must add up to the whole.
+
+    Raises:
+        RequestError: the batch is to be accumulated, and the loss couples its rows.
+    """
+    if accumulate > 1 and method.couples_batch:
+        raise RequestError(
+            f"pretrain.accumulate: the loss of {method.__name__} couples all rows of a batch and cannot be "
+            "accumulated; set it to 1"
+        )
 
 
 def split_decay(named: Iterable[tuple[str, nn.Parameter]]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

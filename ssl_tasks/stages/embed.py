@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
@@ -34,8 +35,8 @@ ROW_GROUP_ROWS = 8192
 class EmbedConfig(Config):
     """Section `embed`."""
 
-    batch_size: int = execution(256, ge=1)
-    """Rows of one forward pass."""
+    batch_size: int = Field(256, ge=1)
+    """Rows of one forward pass. Hashed: on a CPU it decides the last bits of the features."""
     device: str = execution("auto")
     """`auto` is a GPU where there is one; or any name that torch knows."""
 

@@ -8,12 +8,14 @@ from ssl_tasks import methods, modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
-from ssl_tasks.store import Output
+from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
 
 
 def check(config: PretrainConfig) -> None:
     """Refuse, before any stage runs, options that the method or the workers cannot take."""
+    from ssl_tasks.methods.base import refuse_coupled  # imports torch
+
     methods.resolve(config.method.options(), config.modality)
     parts = config.num_workers * config.accumulate
     if config.batch_size % parts:
@@ -21,11 +23,7 @@ def check(config: PretrainConfig) -> None:
             f"pretrain.batch_size: {config.batch_size} cannot be shared by {config.num_workers} workers in "
             f"{config.accumulate} parts; use a multiple of {parts}"
         )
-    if config.accumulate > 1 and methods.spec(config.method.name).method.couples_batch:
-        raise RequestError(
-            f"pretrain.accumulate: the loss of {config.method.name} couples all rows of a batch and cannot be "
-            "accumulated; set it to 1"
-        )
+    refuse_coupled(methods.spec(config.method.name).method, config.accumulate)
 
 
 def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifact, augmented: Artifact) -> Artifact:
@@ -53,14 +51,13 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
 def _initial(init_from: str, out: Output) -> Artifact:
     """The encoder that `init_from` names."""
     uri, _, fingerprint = init_from.rpartition("/objects/")
-    handle = Artifact(uri or out.uri, fingerprint, "pretrain", 0)
-    try:
-        found = handle.manifest
-    except RequestError as error:
-        raise RequestError(f"pretrain.init_from: {error}") from error
+    found = Store(uri or out.uri).find_manifest(fingerprint)  # not Store.open: a mistyped place is not made
+    if found is None:
+        raise RequestError(f"pretrain.init_from: there is no artifact {fingerprint} in {uri or out.uri}")
     if found.stage != "pretrain":
         raise RequestError(f"pretrain.init_from: {init_from} is an artifact of {found.stage}, not of pretrain")
-    return handle
+    out.read["init_from"] = fingerprint
+    return Artifact(uri or out.uri, fingerprint, "pretrain", found.rows)
 
 
 def parts(config: PretrainConfig) -> dict[str, int]:

@@ -114,10 +114,7 @@ def run(
     }
     plan = evaluate.Plan(config.strategies, config.label_fractions, config.seeds, config.metric, config.workers)
     stop = threading.Event()
-    try:
-        fits = evaluate.evaluate(plan, labelled, encoders, _context(config, normalize, pretrain, stop))
-    finally:
-        stop.set()
+    fits = evaluate.evaluate(plan, labelled, encoders, _context(config, normalize, pretrain, stop), stop)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     out.table(METRICS_FILE, metrics)

@@ -62,8 +62,9 @@ class Store:
         return store
 
     def _create(self) -> None:
-        found = self.list("")
-        if found:
+        # other processes may be making the same store just now, and a killed one may have left its temporary file
+        found = [name for name in self.list("") if FORMAT_FILE not in name]
+        if found and self.read_json(FORMAT_FILE) is None:
             raise RequestError(
                 f"store {self.uri}: the folder holds something else (for example {found[0]!r}) and is not a "
                 "pretextflow store; choose an empty or new folder with --store"

@@ -1,8 +1,8 @@
 """Of two runs that want the same artifact, one makes it and the other waits.
 
 A lease is a small file with a counter that its holder raises. A waiter compares the counter with its own
-clock only, so clocks that differ or jump do no harm. Losing the race that object storage allows (no exclusive
-create) costs the work twice, never the result: both write the same data and the manifest last.
+clock only, so clocks that differ or jump do no harm. A holder that stood still for so long that another took
+over (a suspended machine) finds out before it commits, and stops.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ TTL_SECONDS = 15.0
 
 
 @contextlib.contextmanager
-def lease(store: Store, fingerprint: str, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+def lease(store: Store, fingerprint: str, on_wait: Callable[[str], None] | None = None) -> Iterator[Callable[[], bool]]:
     """Hold the lease of `fingerprint` while the block runs; wait while somebody else holds it.
 
     Args:
         on_wait: called once with the holder's name when there is somebody to wait for.
+
+    Yields:
+        A function that says whether the lease is still ours.
     """
     path = f"leases/{fingerprint}.json"
     mine = {"holder": uuid.uuid4().hex, "host": socket.gethostname(), "pid": os.getpid(), "born": born(os.getpid())}
@@ -38,7 +41,7 @@ def lease(store: Store, fingerprint: str, on_wait: Callable[[str], None] | None 
     beat = threading.Thread(target=_beat, args=(store, path, mine, stop), daemon=True, name="lease")
     beat.start()
     try:
-        yield
+        yield lambda: _holder(store, path) == mine["holder"]
     finally:
         stop.set()
         beat.join(BEAT_SECONDS * 2)
@@ -61,11 +64,12 @@ def _acquire(store: Store, path: str, mine: dict[str, Any], on_wait: Callable[[s
             time.sleep(0.05 if store.is_local else 1.0)  # let a rival's write land, then see who stands there
             if _holder(store, path) == mine["holder"]:
                 return
-        found = store.read_json(path)
-        if found is None:
+        data = store.read_bytes(path)
+        if data is None:
             continue
-        if found != seen:
-            seen, since = found, time.monotonic()
+        if data != seen:
+            seen, since = data, time.monotonic()
+        found = _parsed(data)
         if _is_dead(found) or time.monotonic() - since > TTL_SECONDS:
             store.delete(path)
             continue
@@ -84,7 +88,10 @@ def _create(store: Store, path: str, mine: dict[str, Any]) -> bool:
     target = Path(store.full(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{mine['holder']}")
-    temporary.write_text(json.dumps(mine))
+    with open(temporary, "w") as stream:
+        json.dump(mine, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
     try:
         os.link(temporary, target)  # fails where the lease exists, and shows it whole where it does not
     except FileExistsError:
@@ -104,8 +111,16 @@ def _beat(store: Store, path: str, mine: dict[str, Any], stop: threading.Event) 
 
 
 def _holder(store: Store, path: str) -> Any:
-    found = store.read_json(path)
-    return found.get("holder") if isinstance(found, dict) else None
+    return _parsed(store.read_bytes(path) or b"").get("holder")
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    """What a lease says; nothing where a crash left it cut short, which then expires like any other."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_dead(found: dict[str, Any]) -> bool:

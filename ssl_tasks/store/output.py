@@ -33,6 +33,8 @@ class Output:
     entries: dict[str, FileEntry] = field(default_factory=dict)
     schemas: dict[str, str] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    read: dict[str, str] = field(default_factory=dict)
+    """Artifacts that the stage read besides its inputs, by role: they become parents too."""
 
     @property
     def store(self) -> Store:
@@ -82,11 +84,6 @@ class Output:
     def path(self, name: str) -> Path:
         """Local path of a file written before, for reading it again."""
         return self.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)
-
-    def merge(self, other: Output) -> None:
-        """Take over what a worker wrote through its own copy of this output."""
-        self.entries.update(other.entries)
-        self.schemas.update(other.schemas)
 
     def artifact(self, *, rows: int, measured: Mapping[str, Any] | None = None) -> Artifact:
         """End the stage: its handle, with what it measured."""

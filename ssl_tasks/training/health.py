@@ -26,9 +26,11 @@ def feature_std(features: Tensor) -> float:
 def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
     """Effective rank of features (N, D): exp of the entropy of the singular values (RankMe, arXiv 2210.02885, eq. 1).
 
-    Between 1 (one direction) and min(N, D). 0 where every feature is 0. Costs O(N D min(N, D)): pass a few
-    thousand rows.
+    Between 1 (one direction) and min(N, D). 0 where every feature is 0, NaN where one is not finite. Costs
+    O(N D min(N, D)): pass a few thousand rows.
     """
+    if not torch.isfinite(features).all():
+        return math.nan
     sigma = torch.linalg.svdvals(features.double())
     total = sigma.sum()
     if total == 0:

@@ -28,6 +28,7 @@ def write_results(trainer: Trainer, seconds: float) -> None:
     job.out.table(METRICS_FILE, _table(trainer.history))
     job.out.table(HEALTH_FILE, _table(trainer.health))
     done = {
+        "attempt": job.out.attempt,
         "entries": {name: entry.model_dump() for name, entry in job.out.entries.items()},
         "schemas": job.out.schemas,
         "measured": _measured(trainer, seconds),

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.encoder import EncoderInfo, load_weights
 from ssl_tasks.errors import RequestError
-from ssl_tasks.methods.base import Batch, Method, TrainStats
+from ssl_tasks.methods.base import Batch, Method, TrainStats, refuse_coupled
 from ssl_tasks.training.collectives import convert_sync_batchnorm
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.views import make_views, to_batch
@@ -60,11 +60,10 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
 def _start_from(backbone: nn.Module, job: Job) -> None:
     assert job.initial is not None
     info = EncoderInfo.model_validate(job.initial.json("encoder.json"))
-    if (info.backbone, info.modality) != (job.config.backbone, job.config.modality):
-        raise RequestError(
-            f"pretrain.init_from: that encoder is a {info.backbone} for {info.modality}, and this run asks for "
-            f"{job.config.backbone} for {job.config.modality}"
-        )
+    theirs = (info.backbone, info.stem, info.modality, info.input_shape)
+    ours = (job.config.backbone, job.config.stem, job.config.modality, job.modality.input_shape(job.stats))
+    if theirs != ours:
+        raise RequestError(f"pretrain.init_from: that encoder is {theirs}, and this run asks for {ours}")
     load_weights(backbone, job.initial.path("encoder.safetensors"))
 
 
@@ -74,11 +73,8 @@ def refuse_accumulation(method: Method, accumulate: int, sync_batch_norm: bool) 
     Raises:
         RequestError: the loss, or synchronized batch norm, couples the rows of a batch.
     """
-    if accumulate == 1:
-        return
-    if method.couples_batch:
-        raise RequestError("pretrain.accumulate: this method's loss couples all rows of a batch; set it to 1")
-    if sync_batch_norm and any(isinstance(module, _BatchNorm) for module in method.modules()):
+    refuse_coupled(type(method), accumulate)
+    if accumulate > 1 and sync_batch_norm and any(isinstance(module, _BatchNorm) for module in method.modules()):
         raise RequestError(
             "pretrain.accumulate: the backbone's batch norm couples all rows of a batch; set it to 1, or "
             "pretrain.sync_batch_norm to false, which gives every part its own statistics"

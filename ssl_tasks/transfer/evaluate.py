@@ -6,6 +6,7 @@ Each fit runs on one thread and several run side by side, so that the number of 
 from __future__ import annotations
 
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -57,16 +58,21 @@ class Fit:
 
 
 def evaluate(
-    plan: Plan, data: Labelled, encoders: Mapping[str, Callable[[], FloatArray]], context: Context
+    plan: Plan,
+    data: Labelled,
+    encoders: Mapping[str, Callable[[], FloatArray]],
+    context: Context,
+    stop: threading.Event,
 ) -> list[Fit]:
     """All fits, ordered by strategy, encoder, label fraction and seed; the baseline comes last.
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        stop: set before the fits that still run are waited for, so that `context` can end them.
     """
     budgets = {(f, seed): draw(data.splits, f, seed) for f in plan.fractions for seed in plan.seeds}
     fits: list[Fit] = []
-    with _one_thread_each(plan.workers) as pool:
+    with _one_thread_each(plan.workers, stop) as pool:
         for method, load in encoders.items():
             features = load()
             for name in plan.strategies:
@@ -146,7 +152,7 @@ def _fit(
 
 
 @contextmanager
-def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
+def _one_thread_each(workers: int, stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
     import torch
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
@@ -158,5 +164,6 @@ def _one_thread_each(workers: int) -> Iterator[ThreadPoolExecutor]:
         try:
             yield pool
         finally:
+            stop.set()
             pool.shutdown(cancel_futures=True)  # a failure or Ctrl-C waits for the running fits only
             torch.set_num_threads(before)

@@ -76,3 +76,18 @@ def test_a_beating_holder_on_another_host_is_waited_for(store: Store, monkeypatc
     with lease(store, "f"):
         assert time.monotonic() - began > 1.5
     thread.join()
+
+
+def test_a_lease_that_a_crash_cut_short_expires(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease_module, "TTL_SECONDS", 0.6)
+    store.write_bytes("leases/f.json", b'{"holder": "x", "ho')
+    with lease(store, "f") as still_ours:
+        assert still_ours()
+
+
+def test_a_holder_that_stood_still_learns_that_another_took_over(store: Store) -> None:
+    with lease(store, "f") as still_ours:
+        assert still_ours()
+        store.write_json("leases/f.json", {"holder": "another", "host": "elsewhere", "pid": 1, "born": "1"})
+        assert not still_ours()
+    assert store.list("leases") == ["f.json"]  # the other's lease is left alone

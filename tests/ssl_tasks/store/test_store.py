@@ -1,12 +1,13 @@
 """The store: what opens, what is refused, what a lookup notices."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
-from ssl_tasks.errors import RequestError
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.stages.assign import AssignConfig
 from ssl_tasks.stages.base import Stage
@@ -111,3 +112,39 @@ def test_the_local_cache_stays_below_its_bound(tmp_path: Path) -> None:
         path = cache.get(fs.LocalFileSystem(), str(tmp_path / f"{number}.bin"), f"{number:064d}")
         assert path.read_bytes() == bytes([number]) * 100
     assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*/*")) <= 250
+
+
+def test_many_processes_open_a_new_store_at_once(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / f".{FORMAT_FILE}.left-by-a-kill").write_text("{")
+    with ThreadPoolExecutor(8) as pool:
+        stores = list(pool.map(lambda _: Store.open(str(tmp_path / "new")), range(64)))
+    assert len(stores) == 64
+
+
+def test_a_source_that_changes_between_plan_and_run_is_not_committed(store: Store) -> None:
+    hashes = iter(["planned", "changed"])
+    stage = Stage("write", AssignConfig, (), write, source=lambda config: next(hashes))
+    planned = stage.fingerprint(AssignConfig(), {}, stage.source(AssignConfig()))
+    with pytest.raises(StageError, match="source changed"):
+        materialize(store, stage, AssignConfig(), {}, fingerprint=planned)
+    assert store.lookup(planned) is None
+
+
+def test_a_run_that_lost_its_lease_commits_nothing(store: Store) -> None:
+    def stand_still(config: AssignConfig, out: Output) -> object:
+        store.write_json("leases/ab12.json", {"holder": "another", "host": "elsewhere", "pid": 1, "born": "1"})
+        return write(config, out)
+
+    with pytest.raises(StageError, match="took the stage over"):
+        materialize(store, Stage("write", AssignConfig, (), stand_still), AssignConfig(), {}, fingerprint="ab12")
+    assert store.lookup("ab12") is None
+
+
+def test_what_a_stage_read_besides_its_inputs_is_a_parent_too(store: Store) -> None:
+    def warm(config: AssignConfig, out: Output) -> object:
+        out.read["init_from"] = "cd34"
+        return write(config, out)
+
+    made = materialize(store, Stage("write", AssignConfig, (), warm), AssignConfig(), {}, fingerprint="ab12")
+    assert made.artifact.manifest.parents == {"init_from": "cd34"}
