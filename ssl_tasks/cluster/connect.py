@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_tasks.cluster.reaper import reaper
 from ssl_tasks.errors import RequestError
 
 ENVIRONMENT = {
@@ -27,11 +28,6 @@ ENVIRONMENT = {
     "RAY_TQDM": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives the connection starts a new cluster of its own
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-}
-
-LOCAL_ENVIRONMENT = {
-    # after a SIGKILL Ray's agents ask their dead head for so long before they go, 60 s by default
-    "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
 }
 
 
@@ -55,7 +51,7 @@ def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = Fa
     Raises:
         RequestError: nothing answers at the address.
     """
-    for name, value in {**ENVIRONMENT, **({} if address else LOCAL_ENVIRONMENT)}.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is not None:
         _use_token()
@@ -78,9 +74,17 @@ def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = Fa
         token = "; does this host have the cluster's token (RAY_AUTH_TOKEN_PATH)?" if address else ""
         raise RequestError(f"ray_address: cannot use Ray at {address or 'local'}: {error}{token}") from error
     try:
-        yield Connection(embedded=address is None)
+        with contextlib.nullcontext() if address else reaper(_raylet_pid()):
+            yield Connection(embedded=address is None)
     finally:
         ray.shutdown()
+
+
+def _raylet_pid() -> int:
+    import ray._private.worker
+
+    processes = ray._private.worker._global_node.all_processes  # no public name gives it
+    return int(processes["raylet"][0].process.pid)
 
 
 def require_answer(address: str) -> None:
