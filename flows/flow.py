@@ -59,18 +59,18 @@ def pretextflow(recipe: dict[str, Any], run_id: str | None = None) -> State[Any]
     execution.record.flow_run_id = flow_run.get_id()
     save_run(execution.store, execution.record)
     watcher = CancelWatcher(str(flow_run.get_id())) if prepared else None
-    with watcher or contextlib.nullcontext():
-        try:
+    try:
+        with watcher or contextlib.nullcontext():
             _run_stages(execution)
-        except (KeyboardInterrupt, SystemExit, TerminationSignal) as error:
-            cancelled = watcher.cancelled if watcher else _is_cancelling()
-            execution.finish("cancelled" if cancelled else "interrupted", error)
-            if watcher is None:
-                raise  # a deployment's runner sent the signal and sets the state
-            return Cancelled() if cancelled else Crashed(name="Interrupted", message="Interrupted; rerun continues it.")
-        except Exception as error:  # whatever it is, the record must say that the run is over
-            execution.finish("failed", error)
-            return Failed(message=execution.record.error)
+    except (KeyboardInterrupt, SystemExit, TerminationSignal) as error:
+        cancelled = watcher.cancelled if watcher else _is_cancelling()
+        execution.finish("cancelled" if cancelled else "interrupted", error)
+        if watcher is None:
+            raise  # a deployment's runner sent the signal and sets the state
+        return Cancelled() if cancelled else Crashed(name="Interrupted", message="Interrupted; rerun continues it.")
+    except Exception as error:  # whatever it is, the record must say that the run is over
+        execution.finish("failed", error)
+        return Failed(message=execution.record.error)
     execution.finish("completed")
     _publish(execution)
     return Completed(message=f"Report: {execution.record.report}" if execution.record.report else None)
@@ -80,9 +80,17 @@ def run(execution: Execution) -> None:
     """Call the flow for a prepared run; how it went stands in the execution's record and `error`."""
     run_id = execution.record.run_id
     _PREPARED[run_id] = execution
-    # a run that was cancelled in the UI is over for the server: it refuses every later state
-    with contextlib.suppress(Abort, ObjectNotFound):
-        pretextflow(execution.recipe.to_dict(), run_id, return_state=True)
+    try:
+        state = pretextflow(execution.recipe.to_dict(), run_id, return_state=True)
+    except (Abort, ObjectNotFound):
+        if execution.record.state == "running":  # the server refused the run itself
+            raise
+        return  # a run that was cancelled in the UI is over for the server: it refuses every later state
+    if execution.error is None and (state.is_failed() or state.is_crashed()):
+        # what the flow could not record itself, because writing the record (the disk is full) is what failed
+        error = _result(state)
+        with contextlib.suppress(OSError):
+            execution.finish("failed", error if isinstance(error, Exception) else RuntimeError(state.message))
 
 
 def drain() -> None:
@@ -100,9 +108,11 @@ def _prepare_here(recipe: dict[str, Any]) -> Execution:
 
 
 def _is_cancelling() -> bool:
-    with get_client(sync_client=True) as client:
+    # a server that does not answer must not keep the interruption from being recorded
+    with contextlib.suppress(Exception), get_client(sync_client=True) as client:
         state = client.read_flow_run(UUID(str(flow_run.get_id()))).state
-    return bool(state and (state.is_cancelling() or state.is_cancelled()))
+        return bool(state and (state.is_cancelling() or state.is_cancelled()))
+    return False
 
 
 def _run_stages(execution: Execution) -> None:
@@ -135,7 +145,11 @@ def _stage_task(execution: Execution, planned: Planned) -> Task[Any, Any]:
 
 
 def _worth_retrying(_task: Task[Any, Any], _run: TaskRun, state: State[Any]) -> bool:
-    return is_unforeseen(getattr(state.data, "result", state.data))
+    return is_unforeseen(_result(state))
+
+
+def _result(state: State[Any]) -> Any:
+    return getattr(state.data, "result", state.data)
 
 
 def _publish(execution: Execution) -> None:

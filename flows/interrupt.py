@@ -12,6 +12,7 @@ from typing import Self
 from uuid import UUID
 
 POLL_SECONDS = 1.0
+JOIN_SECONDS = 1.0
 GRACE_SECONDS = 4.3
 """What a stage has for stopping its Ray work after an interruption."""
 INTERRUPTED = 130
@@ -37,6 +38,7 @@ class CancelWatcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
+        self._thread.join(JOIN_SECONDS)
 
     def _watch(self) -> None:
         from prefect.client.orchestration import get_client
@@ -46,6 +48,8 @@ class CancelWatcher:
                 # a server that is away for a moment must not end the run
                 with contextlib.suppress(Exception):
                     state = client.read_flow_run(self._id).state
+                    if self._stop.is_set():
+                        return  # the stages ended during the read: what follows must not be interrupted
                     if state and (state.is_cancelling() or state.is_cancelled()):
                         self.cancelled = True
                         main = threading.main_thread().ident

@@ -97,8 +97,17 @@ def _planned(
     seconds = previous.seconds if previous else None
     if damage:
         return Planned(stage, config, fingerprint, "damaged", f"damaged: {damage}", seconds)
-    reason = _difference(stage, config, fingerprints, previous) if previous else "first time"
+    if _was_made(stage, fingerprint, history):
+        reason = "removed from the store"
+    else:
+        reason = _difference(stage, config, fingerprints, previous) if previous else "first time"
     return Planned(stage, config, fingerprint, "run", reason, seconds)
+
+
+def _was_made(stage: Stage, fingerprint: str, history: list[RunRecord]) -> bool:
+    """Whether a run of the recipe had the very artifact that is not there now."""
+    entries = (entry for record in history for entry in record.stages if entry.name == stage.name)
+    return any(entry.fingerprint == fingerprint and entry.status in ("ran", "cached") for entry in entries)
 
 
 def _previous(store: Store, stage: Stage, fingerprint: str, history: list[RunRecord]) -> Manifest | None:
@@ -126,7 +135,7 @@ def _difference(stage: Stage, config: Config, fingerprints: Mapping[str, str], p
         if previous.parents.get(parent) != fingerprints[parent]:
             reasons.append(f"input {parent} changed")
     if not reasons:
-        reasons.append("source files changed" if stage.source else "removed from the store")
+        reasons.append("source files changed" if stage.source else "made of other parts")
     return ", ".join(reasons)
 
 

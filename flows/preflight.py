@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import SPLIT, SPLITS_FILE, TRAIN
 
@@ -94,13 +94,12 @@ def check_ray(recipe: Recipe) -> None:
         )
 
 
-def unreachable(address: str, timeout: float = 3.0) -> str | None:
-    """Why nothing can be reached at [scheme://]host:port, or None where something listens."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not host or not port.isdigit():
-        return "expected host:port"
+def unreachable(address: str) -> str | None:
+    """Why nothing can be reached at [ray://]host:port, or None where something listens."""
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout).close()
-    except (OSError, OverflowError) as error:
+        require_answer(address)
+    except RequestError as error:
+        return str(error.__cause__ or "expected host:port")
+    except OverflowError as error:  # no such port
         return str(error)
     return None

@@ -5,6 +5,7 @@ The server starts first, because it takes longest; the recipe and the plan are w
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Collection
 from types import FrameType
@@ -37,13 +38,13 @@ def execute(
         RequestError: the request is wrong and nothing was started.
     """
     quiet(out.verbose)
-    with prefect_server.connection() as server:
+    with contextlib.ExitStack() as at_end, prefect_server.connection() as server:
         if server.child is None:
             server.wait()
         recipe = load()
         console = RunConsole(out.console, Store.open(recipe.store))
         execution = prepare(recipe, listener=console, forced=forced, previous=previous)
-        _on_interrupt(out, execution)
+        _on_interrupt(out, execution, at_end)
         try:
             _call_flow(execution, server)
         except BaseException as error:
@@ -89,8 +90,11 @@ def _absolute_default() -> str:
     return Store(default_store()).uri
 
 
-def _on_interrupt(out: Out, execution: Execution) -> None:
-    """Ctrl-C stops the stage; when its cleanup takes longer than the grace, or at the second one, we are gone."""
+def _on_interrupt(out: Out, execution: Execution, at_end: contextlib.ExitStack) -> None:
+    """Ctrl-C stops the stage; when its cleanup takes longer than the grace, or at the second one, we are gone.
+
+    SIGTERM does the same; while the flow runs, Prefect has its own handler for that, which raises as well.
+    """
     pressed: list[int] = []
 
     def last_words() -> None:
@@ -102,7 +106,8 @@ def _on_interrupt(out: Out, execution: Execution) -> None:
 
     def handler(number: int, _frame: FrameType | None) -> None:
         pressed.append(number)
-        exit_within(GRACE_SECONDS if len(pressed) == 1 else 0, last_words)
+        at_end.callback(exit_within(GRACE_SECONDS if len(pressed) == 1 else 0, last_words).cancel)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGINT, handler)
+    signal.signal(signal.SIGTERM, handler)

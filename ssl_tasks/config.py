@@ -90,7 +90,7 @@ def parse_override(text: str) -> dict[str, Any]:
         raise RequestError(f"--set {text}: expected section.key=value")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
         raise RequestError(f"--set {key}: the value is not valid YAML: {value!r}") from error
     nested: Any = parsed
     for part in reversed(parts):

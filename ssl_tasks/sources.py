@@ -6,13 +6,15 @@ Hashes are cached by path, size and time of change, so an unchanged folder is re
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ssl_tasks.config import digest
 from ssl_tasks.errors import RequestError
@@ -27,6 +29,12 @@ def content_hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
+def content_hash_file(path: Path) -> str:
+    """`content_hash` of a file's bytes, read in chunks: a table can be larger than memory."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, functools.partial(hashlib.blake2b, digest_size=16)).hexdigest()
+
+
 def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
     """The root folder and the files below it with one of the endings, sorted by relative path.
 
@@ -34,7 +42,7 @@ def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
         path: a folder, one file, or `builtin:digits` / `builtin:cancer`.
 
     Raises:
-        RequestError: there is no such path, or nothing in it can be read.
+        RequestError: there is no such path, nothing in it can be read, or a name in it is not UTF-8.
     """
     root = builtin(path.removeprefix(BUILTIN)) if path.startswith(BUILTIN) else Path(path).expanduser().absolute()
     if not root.exists():
@@ -45,29 +53,42 @@ def find_files(path: str, suffixes: Sequence[str]) -> tuple[Path, list[Path]]:
         return root.parent, [root]
     found = [
         Path(folder) / name
-        for folder, folders, names in os.walk(root, followlinks=True)
-        if not folders.sort()  # sorts in place, so that the walk itself has one order
+        for folder, names in _walk(root)
         for name in names
         if name.lower().endswith(tuple(suffixes)) and not name.startswith(".")
     ]
     if not found:
         raise RequestError(f"ingest.path: {root} has no usable file (looked for {', '.join(suffixes)})")
+    for file in found:
+        try:
+            str(file).encode()
+        except UnicodeEncodeError as error:  # Arrow's columns and the names in a listing are UTF-8
+            raise RequestError(f"ingest.path: the name {str(file)!r} is not UTF-8; rename it") from error
     return root, sorted(found, key=lambda file: file.relative_to(root).as_posix())
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each folder and the names of its files; links are followed, but not back to a folder that they stand in."""
+    inside = {str(root): frozenset({os.path.realpath(root)})}
+    for folder, folders, names in os.walk(root, followlinks=True):
+        above = inside.pop(folder)
+        real = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
+        folders[:] = sorted(name for name in folders if real[name] not in above)
+        inside |= {os.path.join(folder, name): above | {real[name]} for name in folders}
+        yield folder, names
 
 
 def listing_hash(root: Path, files: Sequence[Path]) -> str:
     """Hash of relative paths and contents; reads only files that changed since the last time."""
     memory = cache_home() / "sources" / f"{digest(str(root))[:32]}.json"
-    known: dict[str, list[object]] = {}
-    if memory.exists():
-        known = json.loads(memory.read_text())
+    known = _remembered(memory)
 
     def entry(file: Path) -> tuple[str, list[object]]:
         name, stat = file.relative_to(root).as_posix(), file.stat()
-        old = known.get(name)
-        if old and old[:2] == [stat.st_size, stat.st_mtime_ns]:
-            return name, old
-        return name, [stat.st_size, stat.st_mtime_ns, content_hash(file.read_bytes())]
+        match known.get(name):
+            case [stat.st_size, stat.st_mtime_ns, str()] as old:
+                return name, old
+        return name, [stat.st_size, stat.st_mtime_ns, content_hash_file(file)]
 
     current = dict(ordered_map(entry, files))
     if current != known:
@@ -76,6 +97,15 @@ def listing_hash(root: Path, files: Sequence[Path]) -> str:
         temporary.write_text(json.dumps(current))
         os.replace(temporary, memory)
     return combined_hash([(name, str(values[2])) for name, values in current.items()])
+
+
+def _remembered(memory: Path) -> dict[str, Any]:
+    """What the memory file holds; nothing where it is absent or damaged, for it only saves time."""
+    try:
+        known = json.loads(memory.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def combined_hash(contents: Sequence[tuple[str, str]]) -> str:

@@ -26,6 +26,8 @@ ROOT = Path(__file__).parent
 LOCK = ROOT / "versions.lock"
 CHOSEN_BY_NAME = ("ssl_tasks.methods", "ssl_tasks.modalities", "ssl_tasks.transfer")
 """Listings whose entries are loaded by name and carry versions of their own."""
+NO_DATA = (".py", ".pyc", ".lock", ".typed")
+"""Endings of what stands beside a module and is not read by it."""
 
 
 def current() -> dict[str, dict[str, Any]]:
@@ -64,11 +66,22 @@ def refresh(reason: str) -> None:
 
 
 def closure_hash(module: str) -> str:
-    """Hash of the syntax trees of a module and of all it imports from this package, docstrings left out."""
+    """Hash of the syntax trees of a module and of all it imports from this package, docstrings left out.
+
+    Data files beside these modules, such as the report's template, count byte by byte.
+    """
     hasher = hashlib.sha256()
-    for name in sorted(_closure(module)):
+    closure = sorted(_closure(module))
+    for name in closure:
         hasher.update(f"{name} {_source_hash(name)}\n".encode())
+    for folder in sorted({file.parent for name in closure if (file := _file(name))}):
+        for path in _data_files(folder):
+            hasher.update(f"{path.relative_to(ROOT)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return hasher.hexdigest()[:32]
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[!.]*.*") if path.is_file() and path.suffix not in NO_DATA)
 
 
 def _closure(module: str) -> set[str]:

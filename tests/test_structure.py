@@ -70,7 +70,17 @@ def test_an_edited_helper_changes_every_closure_that_uses_it(monkeypatch: pytest
     assert "method simclr" not in changed
 
 
-CACHED_RUN_IMPORTS = "import flows.dag, flows.recipe, flows.plan; flows.recipe.load_recipe('digits', [])"
+def test_an_edited_template_changes_the_stage_that_fills_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = versions.current()
+    true_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: true_bytes(path) + b" " * path.name.endswith(".j2"))
+    after = versions.current()
+    assert [name for name in before if before[name] != after[name]] == ["stage report"]
+
+
+CACHED_RUN_IMPORTS = (
+    "import flows.dag, flows.recipe, flows.plan, flows.execution; flows.recipe.load_recipe('digits', [])"
+)
 
 
 def test_a_cached_run_imports_nothing_heavy() -> None:

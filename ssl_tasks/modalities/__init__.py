@@ -15,12 +15,15 @@ MODALITIES = {
     "image": "ssl_tasks.modalities.image",
     "tabular": "ssl_tasks.modalities.tabular",
 }
-VERSIONS = {"image": 1, "tabular": 1}
+VERSIONS = {"image": 1, "tabular": 2}
 SUFFIXES = {
     "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
     "tabular": (".csv", ".tsv", ".parquet"),
 }
-"""Both stand here and not in the modality's file, which imports torch: a cached run needs neither more."""
+WITH_COLUMNS = frozenset({"tabular"})
+"""Modalities whose sources have named columns; for others a key like `ingest.label_column` means nothing.
+
+These stand here and not in the modality's file, which imports torch: a cached run needs no more than them."""
 
 
 @functools.cache

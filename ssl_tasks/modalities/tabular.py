@@ -21,8 +21,10 @@ from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, SOURCE, SPLIT
 from ssl_tasks.sources import content_hash
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-BROKEN = "__broken__"
+BROKEN = "broken"
 """Raw column that holds the text of a line with the wrong number of values; null for all others."""
+_COLUMN = "column "
+"""Begins the raw name of every column of the user's, so that one called `row` does not meet the row number."""
 _ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split"}
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|Inf)\s*$"
 
@@ -37,11 +39,12 @@ class TabularModality:
         schema: pa.Schema | None = None
         for file in files:
             source, first = file.relative_to(root).as_posix(), 0
-            for table in _text_tables(file):
+            for table, broken in _text_tables(file):
                 schema = schema or _raw_schema(table, config, source)
-                if missing := sorted(set(schema.names) - set(table.column_names)):
+                columns = [name.removeprefix(_COLUMN) for name in schema.names if name != BROKEN]
+                if missing := sorted({*columns, *_roles(config)} - set(table.column_names)):
                     raise RequestError(f"ingest.path: {source} lacks the column {missing[0]!r} of the first file")
-                raw = table.select(schema.names).cast(schema)
+                raw = pa.table([*table.select(columns).columns, broken], schema=schema)
                 yield _identity(table, raw, config, source, first), raw
                 first += table.num_rows
 
@@ -51,9 +54,10 @@ class TabularModality:
         wrong: dict[int, str] = {}
         for name, kind in _kinds(raw).items():
             if kind == "number":
-                bad = pc.and_(pc.is_valid(raw[name]), pc.invert(_is_number(raw[name]))).to_numpy(zero_copy_only=False)
+                column = raw[_COLUMN + name]
+                bad = pc.and_(pc.is_valid(column), pc.invert(_is_number(column))).to_numpy(zero_copy_only=False)
                 for index in np.flatnonzero(bad.astype(bool)):
-                    wrong.setdefault(int(index), f"column {name!r}: {raw[name][int(index)].as_py()!r} is not a number")
+                    wrong.setdefault(int(index), f"column {name!r}: {column[int(index)].as_py()!r} is not a number")
         return [
             Checked("wrong_number_of_values", text)
             if text is not None
@@ -70,14 +74,14 @@ class TabularModality:
                     columns.setdefault(name, None)
                 else:
                     seen = columns.get(name) or []
-                    columns[name] = sorted({*seen, *pc.unique(table[name]).drop_null().to_pylist()})
+                    columns[name] = sorted({*seen, *pc.unique(table[_COLUMN + name]).drop_null().to_pylist()})
         return {"columns": columns}
 
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
         """(N, D) float32: numbers, one-hot categories; NaN where a number is missing."""
         parts = []
         for name, categories in vocabulary["columns"].items():
-            column = raw[name]
+            column = raw[_COLUMN + name]
             if categories is None:
                 trimmed = pc.utf8_trim_whitespace(column)
                 parts.append(pc.cast(trimmed, pa.float64()).to_numpy(zero_copy_only=False)[:, None])
@@ -138,26 +142,47 @@ class TabularModality:
 MODALITY = TabularModality()
 
 
-def _text_tables(file: Path) -> Iterator[pa.Table]:
+def _text_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Pairs of a file's columns as text, null where a value is missing, and the broken lines' text."""
     try:
         yield from _parquet_tables(file) if file.suffix.lower() == ".parquet" else _csv_tables(file)
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"ingest.path: {file} is not a table that can be read: {error}") from error
 
 
-def _parquet_tables(file: Path) -> Iterator[pa.Table]:
-    for batch in pq.ParquetFile(file).iter_batches(batch_size=65536):
-        columns = {name: pc.cast(batch.column(name), pa.string()) for name in batch.schema.names}
-        yield pa.table({**columns, BROKEN: pa.nulls(batch.num_rows, pa.string())})
+def _parquet_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
+    reader = pq.ParquetFile(file)
+    _refuse_twins(file, reader.schema_arrow.names)
+    for batch in reader.iter_batches(batch_size=65536):
+        columns = {name: _as_text(file, name, batch.column(name)) for name in batch.schema.names}
+        yield pa.table(columns), pa.nulls(batch.num_rows, pa.string())
 
 
-def _csv_tables(file: Path) -> Iterator[pa.Table]:
+def _as_text(file: Path, name: str, column: pa.Array) -> pa.Array:
+    """What a CSV of the same values would give: NaN is missing, as are the texts of `MISSING`."""
+    try:
+        text = pc.cast(column, pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise RequestError(
+            f"ingest.path: column {name!r} of {file} holds {column.type}, which is neither number nor text"
+        ) from error
+    return pc.if_else(pc.is_in(text, value_set=pa.array(MISSING)), pa.scalar(None, pa.string()), text)
+
+
+def _refuse_twins(file: Path, names: Sequence[str]) -> None:
+    if twice := sorted(name for name in set(names) if names.count(name) > 1):
+        raise RequestError(f"ingest.path: {file} has two columns {twice[0]!r}")
+
+
+def _csv_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
     delimiter = "\t" if file.suffix.lower() == ".tsv" else ","
     with open(file, newline="", encoding="utf-8-sig") as stream:
         names = next(csv.reader(stream, delimiter=delimiter), [])
-    twice = sorted(name for name in set(names) if names.count(name) > 1)
-    if not names or twice:
-        raise RequestError(f"ingest.path: {file} has " + (f"two columns {twice[0]!r}" if twice else "no header line"))
+    if not names:
+        raise RequestError(f"ingest.path: {file} has no header line")
+    _refuse_twins(file, names)
+    if broken_names := [name for name in names if len(name.splitlines()) > 1]:
+        raise RequestError(f"ingest.path: {file} has a line break in the column name {broken_names[0]!r}")
     broken: list[str] = []
 
     def keep_aside(row: Any) -> str:
@@ -167,27 +192,31 @@ def _csv_tables(file: Path) -> Iterator[pa.Table]:
     reader = pa_csv.open_csv(
         file,
         pa_csv.ReadOptions(use_threads=False, column_names=names, skip_rows=1),
-        pa_csv.ParseOptions(delimiter=delimiter, invalid_row_handler=keep_aside),
+        pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=keep_aside),
         pa_csv.ConvertOptions(
             column_types=dict.fromkeys(names, pa.string()), null_values=list(MISSING), strings_can_be_null=True
         ),
     )
     for batch in reader:
-        yield pa.table([*batch.columns, pa.nulls(batch.num_rows, pa.string())], names=[*names, BROKEN])
+        yield pa.Table.from_batches([batch]), pa.nulls(batch.num_rows, pa.string())
     if broken:
-        yield pa.table({**{name: pa.nulls(len(broken), pa.string()) for name in names}, BROKEN: broken})
+        yield pa.table({name: pa.nulls(len(broken), pa.string()) for name in names}), pa.array(broken, pa.string())
+
+
+def _roles(config: Any) -> set[str]:
+    """The columns that the config names for what is no feature."""
+    return {getattr(config, f"{role}_column") for role in _ROLES.values()} - {None}
 
 
 def _raw_schema(table: pa.Table, config: Any, source: str) -> pa.Schema:
-    roles = {getattr(config, f"{role}_column") for role in _ROLES.values()} - {None}
-    for name in sorted({*roles, *config.drop_columns}):
+    left_out = {*_roles(config), *config.drop_columns}
+    for name in sorted(left_out):
         if name not in table.column_names:
-            known = ", ".join(column for column in table.column_names if column != BROKEN)
-            raise RequestError(f"ingest: {source} has no column {name!r} (it has {known})")
-    left_out = {*roles, *config.drop_columns, BROKEN}
+            raise RequestError(f"ingest: {source} has no column {name!r} (it has {', '.join(table.column_names)})")
+    kinds = {name: b"number" if _mostly_numbers(table[name]) else b"category" for name in table.column_names}
     fields = [
-        pa.field(name, pa.string(), metadata={b"kind": b"number" if _mostly_numbers(table[name]) else b"category"})
-        for name in table.column_names
+        pa.field(_COLUMN + name, pa.string(), metadata={b"kind": kind})
+        for name, kind in kinds.items()
         if name not in left_out
     ]
     if not fields:
@@ -211,9 +240,9 @@ def _identity(table: pa.Table, raw: pa.Table, config: Any, source: str, first: i
 
 def _kinds(raw: pa.Table) -> dict[str, str]:
     return {
-        field.name: (field.metadata or {}).get(b"kind", b"category").decode()
+        field.name.removeprefix(_COLUMN): (field.metadata or {}).get(b"kind", b"category").decode()
         for field in raw.schema
-        if field.name not in (BROKEN, "row")
+        if field.name.startswith(_COLUMN)
     }
 
 

@@ -58,7 +58,7 @@ class AssignConfig(Config):
     """Shares of train, val and test, as a list or by name."""
     stratify: bool = True
     """Keep the shares within every class; the label of a group is its most frequent one."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> AssignConfig:
@@ -77,18 +77,18 @@ def run(config: AssignConfig, out: Output, ingested: Artifact, cleaned: Artifact
     rows = ingested.table(ROWS_FILE, [ROW, SAMPLE_ID, SOURCE, SPLIT, LABEL]).take(kept[ROW])
     groups, labels = kept[GROUP_ID].to_pylist(), rows[LABEL].to_pylist()
     given = [_given(name) for name in rows[SPLIT].to_pylist()]
-    decided = _decide(config, groups, labels)
-    leaking = _leaking(groups, given)
-    splits = [name or decided[group] for name, group in zip(given, groups, strict=True)]
-    keep = np.array([not leak for leak in leaking])
+    taken = _highest(groups, given)
+    decided = _decide(config, groups, labels) | taken
+    splits = [decided[group] for group in groups]
+    keep = np.array([name is None or name == taken[group] for name, group in zip(given, groups, strict=True)])
     table = pa.table([kept[ROW], kept[GROUP_ID], pa.array(splits)], schema=ASSIGNMENT)
     out.table(ASSIGNMENT_FILE, table.filter(pa.array(keep)))
     quarantine = [
         {
             **{name: rows[name][place].as_py() for name in (ROW, SAMPLE_ID, SOURCE)},
             "stage": "assign",
-            "reason": f"duplicate_of_{leaking[place]}",
-            "detail": f"same group as a given {leaking[place]} row: {groups[place]}",
+            "reason": f"duplicate_of_{splits[place]}",
+            "detail": f"same group as a given {splits[place]} row: {groups[place]}",
         }
         for place in np.flatnonzero(~keep)
     ]
@@ -109,7 +109,11 @@ def _given(name: str | None) -> str | None:
 
 
 def _decide(config: AssignConfig, groups: list[str], labels: list[str | None]) -> dict[str, str]:
-    """A split for each group: within a stratum, groups in random order are cut where the shares say."""
+    """A split for each group: within a stratum, groups in random order are cut where the shares say.
+
+    What a stratum's cut leaves over is owed to the next, or a hundred classes of three rows would give no test
+    row. A stratum's own shares stay within half its largest group, for single rows within their rounding.
+    """
     members: dict[str, Counter[str]] = {}
     for group, label in zip(groups, labels, strict=True):
         members.setdefault(group, Counter())[label or ""] += 1
@@ -118,14 +122,21 @@ def _decide(config: AssignConfig, groups: list[str], labels: list[str | None]) -
         label = max(sorted(found), key=lambda name: found[name]) if config.stratify else ""
         strata.setdefault(label, []).append(group)
     _, val, test = config.fractions
-    decided = {}
-    for stratum in strata.values():
-        total = sum(members[group].total() for group in stratum)
-        passed = 0
-        for group in sorted(stratum, key=lambda name: _key(config.seed, name)):
-            middle = (passed + members[group].total() / 2) / total
-            decided[group] = TEST if middle < test else VAL if middle < test + val else TRAIN
-            passed += members[group].total()
+    decided = dict.fromkeys(members, TRAIN)
+    owed = {TEST: 0.0, VAL: 0.0}
+    for label in sorted(strata, key=lambda name: _key(config.seed, name)):
+        order = sorted(strata[label], key=lambda name: _key(config.seed, name))
+        sizes = [members[group].total() for group in order]
+        total, half = sum(sizes), max(sizes) / 2
+        place = passed = 0
+        for name, share in ((TEST, test), (VAL, val)):
+            began = passed
+            end = min(began + share * total + min(max(owed[name], -half), half), (test + val) * total + half)
+            while place < len(order) and passed + sizes[place] / 2 < end:
+                decided[order[place]] = name
+                passed += sizes[place]
+                place += 1
+            owed[name] += share * total - (passed - began)
     return decided
 
 
@@ -133,14 +144,13 @@ def _key(seed: int, group: str) -> bytes:
     return hashlib.blake2b(f"{seed} {group}".encode(), digest_size=16).digest()
 
 
-def _leaking(groups: list[str], given: list[str | None]) -> list[str | None]:
-    """For each row the split it would leak into: a given test row in its group outranks val, val outranks train."""
-    rank = {None: 0, TRAIN: 0, VAL: 1, TEST: 2}
-    highest: dict[str, str | None] = {}
+def _highest(groups: list[str], given: list[str | None]) -> dict[str, str]:
+    """The split of each group that has given rows: test outranks val, val outranks train."""
+    highest: dict[str, str] = {}
     for group, name in zip(groups, given, strict=True):
-        if rank[name] > rank[highest.get(group)]:
-            highest[group] = name
-    return [highest.get(g) if rank[highest.get(g)] > rank[n] else None for g, n in zip(groups, given, strict=True)]
+        if name is not None:
+            highest[group] = max(highest.get(group, name), name, key=SPLITS.index)
+    return highest
 
 
-STAGE = Stage("assign", AssignConfig, ("ingest", "clean"), run, section="split")
+STAGE = Stage("assign", AssignConfig, ("ingest", "clean"), run, version=2, section="split")

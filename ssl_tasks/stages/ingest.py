@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from pydantic import Field
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
-from ssl_tasks.errors import StageError
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.schema import CONTENT_ID, LABEL, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
 from ssl_tasks.shards import ShardWriter
 from ssl_tasks.sources import find_files, listing_hash
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
+
+COLUMN_KEYS = ("label_column", "group_column", "domain_column", "split_column", "drop_columns")
 
 
 class IngestConfig(Config):
@@ -38,7 +41,7 @@ class IngestConfig(Config):
 
 def source(config: IngestConfig) -> str:
     """Content hash of what would be read; files that did not change are not read again."""
-    root, files = find_files(config.path, _suffixes(config.modality))
+    root, files = _find(config)
     return listing_hash(root, files)
 
 
@@ -46,10 +49,10 @@ def run(config: IngestConfig, out: Output) -> Artifact:
     """Write `rows.parquet` and `raw/*.arrow`.
 
     Raises:
-        RequestError: the path, a column or a file's format is wrong.
+        RequestError: the path, a column or a file's format is wrong, or there are no rows.
         StageError: a file changed while it was read.
     """
-    root, files = find_files(config.path, _suffixes(config.modality))
+    root, files = _find(config)
     before = listing_hash(root, files)
     count = labelled = 0
     classes: set[str] = set()
@@ -65,7 +68,9 @@ def run(config: IngestConfig, out: Output) -> Artifact:
                 classes.update(pc.unique(rows[LABEL]).drop_null().to_pylist())
                 labelled += rows.num_rows - rows[LABEL].null_count
         raw_writer.flush()
-    if listing_hash(root, find_files(config.path, _suffixes(config.modality))[1]) != before:
+    if not count:
+        raise RequestError(f"ingest.path: {config.path} has no rows")
+    if listing_hash(root, _find(config)[1]) != before:
         raise StageError(f"ingest.path: files below {root} changed while they were read; run again when they rest")
     measured: dict[str, Any] = {
         "modality": config.modality,
@@ -77,8 +82,13 @@ def run(config: IngestConfig, out: Output) -> Artifact:
     return out.artifact(rows=count, measured=measured)
 
 
-def _suffixes(name: str) -> tuple[str, ...]:
-    return modalities.SUFFIXES[modalities.require(name)]
+def _find(config: IngestConfig) -> tuple[Path, list[Path]]:
+    """The root folder and the files to read; refuses keys that mean nothing for the modality."""
+    suffixes = modalities.SUFFIXES[modalities.require(config.modality)]
+    for key in COLUMN_KEYS:
+        if getattr(config, key) and config.modality not in modalities.WITH_COLUMNS:
+            raise RequestError(f"ingest.{key}: is for tables, and ingest.modality is {config.modality!r}; leave it out")
+    return find_files(config.path, suffixes)
 
 
 def _sample_ids(rows: pa.Table) -> pa.Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,15 +25,13 @@ class NormalizeConfig(Config):
 
     size: int = Field(32, ge=4, le=1024)
     """Images: side in pixels of what is stored."""
-    channels: int = Field(3)
+    channels: Literal[1, 3] = 3
     """Images: 1 (grey) or 3 (RGB)."""
     modality: str = "image"
 
 
 def run(config: NormalizeConfig, out: Output, ingested: Artifact, assigned: Artifact) -> Artifact:
     """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`."""
-    if config.channels not in (1, 3):
-        raise RequestError(f"normalize.channels: 1 or 3, not {config.channels}")
     modality = modalities.modality(config.modality)
     table = assigned.table(ASSIGNMENT_FILE)
     rows = table[ROW].to_numpy()

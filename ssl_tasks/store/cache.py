@@ -23,9 +23,9 @@ class LocalCache:
         self.max_bytes = max_bytes or int(os.environ.get("PRETEXTFLOW_CACHE_BYTES", 50 << 30))
 
     def get(self, filesystem: fs.FileSystem, path: str, sha256: str) -> Path:
-        """Local path of a file, copied where it is not here yet."""
+        """Local path of a file, copied where it is not here yet or where a crash has cut its copy."""
         target = self.root / sha256[:2] / f"{sha256}{Path(path).suffix}"
-        if target.exists():
+        if target.exists() and target.stat().st_size == filesystem.get_file_info(path).size:
             os.utime(target)
             return target
         target.parent.mkdir(parents=True, exist_ok=True)

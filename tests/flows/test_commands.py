@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Timer
 from types import ModuleType
 from typing import Any
 
@@ -211,17 +213,45 @@ def test_deploy_without_a_lasting_server_says_what_to_do(
     assert "pretextflow serve" in answer["error"]
 
 
+@contextlib.contextmanager
+def kept_handlers() -> Iterator[None]:
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_orderly_exit_takes_the_hard_one_back(
+    begin: Begin, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    timers: list[Timer] = []
+    true_exit = session.exit_within
+    monkeypatch.setattr(session, "exit_within", lambda *args: timers.append(true_exit(*args)) or timers[-1])
+    monkeypatch.setattr(session, "GRACE_SECONDS", 60)
+    out = Out(True, False, make_console(stderr=True), make_console(stderr=True))
+    with kept_handlers(), contextlib.ExitStack() as at_end:
+        session._on_interrupt(out, begin(), at_end)
+        assert signal.getsignal(number) not in (signal.SIG_DFL, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        assert not timers[0].finished.is_set()
+    timers[0].join(5)
+    assert not timers[0].is_alive()
+
+
 def test_a_hanging_exit_still_tells_how_to_continue(begin: Begin, capsys: pytest.CaptureFixture[str]) -> None:
     execution = begin()
     out = Out(True, False, make_console(stderr=True), make_console(stderr=True))
-    handler = signal.getsignal(signal.SIGINT)
     said: list[Callable[[], None]] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session, "exit_within", lambda seconds, last_words: said.append(last_words))
-        session._on_interrupt(out, execution)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    signal.signal(signal.SIGINT, handler)
+        patch.setattr(
+            session, "exit_within", lambda seconds, last_words: said.append(last_words) or Timer(seconds, int)
+        )
+        with kept_handlers(), contextlib.ExitStack() as at_end:
+            session._on_interrupt(out, execution, at_end)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
     said[0]()
     said[0]()
     printed = capsys.readouterr()

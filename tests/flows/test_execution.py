@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows.execution import Execution
-from flows.preflight import ray_environment
+from flows.preflight import ray_environment, unreachable
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.runs import load_run
 
@@ -146,6 +146,14 @@ def test_an_unreachable_ray_of_the_environment_is_refused(begin: Begin, monkeypa
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(RequestError, match=r"RAY_ADDRESS: no Ray cluster at 127\.0\.0\.1:1"):
         begin()
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [("nowhere", "expected host:port"), ("127.0.0.1:1", "refused"), ("127.0.0.1:99999999999999999999", "too large")],
+)
+def test_why_an_address_cannot_be_reached(address: str, problem: str) -> None:
+    assert problem in (unreachable(address) or "")
 
 
 @pytest.mark.parametrize(("given", "seen"), [("local", None), ("", None), ("10.0.0.1:6379", "10.0.0.1:6379")])

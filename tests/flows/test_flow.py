@@ -107,6 +107,29 @@ def test_an_unforeseen_error_is_one_line_with_a_log(command: Command, recipe_fil
     assert "in pretrain" in log.read_text()
 
 
+DISK_IS_FULL = """
+import flows.execution
+save = flows.execution.save_run
+
+def save_run(store, record):
+    if record.state == "completed":
+        raise OSError(28, "No space left on device")
+    save(store, record)
+
+flows.execution.save_run = save_run
+"""
+
+
+def test_a_record_that_cannot_be_closed_fails_the_run(command: Command, recipe_file: Path, tmp_path: Path) -> None:
+    with (tmp_path / "site" / "sitecustomize.py").open("a") as site:
+        site.write(DISK_IS_FULL)
+    status, answer, err = finish(command("run", str(recipe_file), "--json"))
+    assert status == 1, err
+    assert answer["error"] == "OSError: [Errno 28] No space left on device"
+    (record,) = list_runs(Store.open(str(tmp_path / "store")))
+    assert (record.state, record.error) == ("failed", answer["error"])
+
+
 def test_ctrl_c_ends_within_five_seconds_and_can_be_continued(
     command: Command, api: Api, recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -177,6 +200,31 @@ def test_a_deployment_has_its_schedule_and_a_worker_runs_it(
     assert record.state == "completed"
     assert record.flow_run_id == asked["id"]
     assert api(f"flow_runs/{asked['id']}")["state_type"] == "COMPLETED"
+
+
+def test_a_cancel_in_the_ui_ends_the_run_of_a_worker(
+    command: Command, api: Api, recipe_file: Path, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    words = ("deploy", str(recipe_file), "--json", "--pool", "cancels", "--set", "name=cancelled")
+    status, made, err = finish(command(*words, "--set", "pretrain.seconds=120", "--cron", "0 3 1 1 *"))
+    assert status == 0, err
+    asked = api(f"deployments/{made['deployment_id']}/create_flow_run", {})
+    words = ("worker", "start", "--pool", "cancels", "--run-once")
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", *words], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while not list(tmp_path.glob("store/partial/*/progress.json")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        api(f"flow_runs/{asked['id']}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
+        worker.wait(60)
+    finally:
+        worker.kill()
+        worker.wait()
+    (record,) = list_runs(Store.open(str(tmp_path / "store")))
+    assert (record.state, record.flow_run_id) == ("cancelled", asked["id"])
+    assert api(f"flow_runs/{asked['id']}")["state_type"] == "CANCELLED"
 
 
 def test_a_wrong_cron_line_is_refused(command: Command, recipe_file: Path) -> None:

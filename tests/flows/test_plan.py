@@ -99,7 +99,15 @@ def test_a_damaged_artifact_is_told_and_what_stands_on_it_stays(replan: Replan, 
 
 def test_a_stage_that_was_removed_is_told(replan: Replan, done: Execution) -> None:
     done.store.delete(f"objects/{done.record.stage('report').fingerprint}")
-    assert replan()["report"].reason == "first time"
+    assert replan()["report"].reason == "removed from the store"
+
+
+def test_a_removed_stage_is_not_compared_with_an_earlier_config(begin: Begin, replan: Replan) -> None:
+    latest = run(begin("pretrain.epochs=2"))
+    latest.store.delete(f"objects/{latest.record.stage('pretrain').fingerprint}")
+    assert replan("pretrain.epochs=2")["pretrain"].reason == "removed from the store"
+    begin("pretrain.epochs=3").finish("failed")  # planned it and never made it
+    assert replan("pretrain.epochs=3")["pretrain"].reason == "config epochs 1 -> 3"
 
 
 def test_the_reason_looks_past_runs_that_never_made_the_stage(begin: Begin, replan: Replan) -> None:

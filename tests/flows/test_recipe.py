@@ -44,6 +44,24 @@ def test_a_key_that_stands_twice_is_refused(tiny: ModuleType, recipe_file: Path)
     assert "'name' stands twice" in refused(recipe_file)
 
 
+@pytest.mark.parametrize("path", ["{{ data }}", "{[a]: b}"])
+def test_an_unquoted_template_is_refused(tiny: ModuleType, recipe_file: Path, path: str) -> None:
+    recipe_file.write_text(f"name: x\ningest:\n  path: {path}\n")
+    assert "line 3: not valid YAML: a key is a mapping or a list" in refused(recipe_file)
+
+
+def test_a_date_that_does_not_exist_is_refused(tiny: ModuleType, recipe_file: Path) -> None:
+    assert "--set name: the value is not valid YAML: '2026-02-30'" in refused(recipe_file, "name=2026-02-30")
+    recipe_file.write_text("name: 2026-02-30\n")
+    assert "cannot be read: day is out of range" in refused(recipe_file)
+
+
+@pytest.mark.parametrize("value", [".nan", "[1, .inf]", "2026-11-22", "{1: 2}", "!!set {a}", "!!binary aGk="])
+def test_a_method_option_that_json_cannot_hold_is_refused(value: str) -> None:
+    with pytest.raises(RequestError, match=r"recipe digits: pretrain\.method\.temperature"):
+        load_recipe("digits", [f"pretrain.method.temperature={value}"])
+
+
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words"])
 def test_a_file_without_sections_is_refused(tiny: ModuleType, recipe_file: Path, text: str) -> None:
     recipe_file.write_text(text)

@@ -1,5 +1,7 @@
 """Semantic and execution fields, overrides, readable errors."""
 
+import datetime
+
 import pytest
 from pydantic import Field, ValidationError
 
@@ -38,6 +40,18 @@ def test_a_method_and_its_options_are_hashed_without_importing_it() -> None:
     assert semantic(config) == {"method": {"temperature": 0.5}}
 
 
+def test_any_json_value_may_be_a_method_option() -> None:
+    options = {"name": "simclr", "a": [1, 2.5, True, None], "b": {"c": "text"}}
+    assert PretrainConfig.model_validate({"method": options}).method.options() == options
+
+
+@pytest.mark.parametrize("value", [float("nan"), [float("inf")], datetime.date(2026, 11, 22), b"bytes", {1: 2}])
+def test_a_method_option_that_cannot_be_hashed_is_refused(value: object) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        PretrainConfig.model_validate({"method": {"name": "simclr", "temperature": value}})
+    assert {error["loc"][:2] for error in wrong.value.errors()} == {("method", "temperature")}
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -51,7 +65,7 @@ def test_overrides(text: str, expected: dict) -> None:
     assert parse_override(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a.b", "=3", "a..b=1", "a=[1"])
+@pytest.mark.parametrize("text", ["a.b", "=3", "a..b=1", "a=[1", "a=2026-02-30"])
 def test_wrong_overrides_are_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--set"):
         parse_override(text)

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.shards import Shards
+from ssl_tasks.stages import ingest
+from ssl_tasks.stages.ingest import IngestConfig
 from ssl_tasks.store import Store
 
 
@@ -96,6 +100,50 @@ def test_classes_keep_their_shares(store: Store, shapes: Path, chain: Any) -> No
         assert [by_class[name, label] for name in ("train", "val", "test")] == [34, 7, 7]
 
 
+def split_counts(made: dict[str, Any]) -> dict[str, Counter[str]]:
+    """By class, how many rows each split has."""
+    rows = made["split"].table("splits.parquet").to_pylist()
+    return {
+        label: Counter(row["split"] for row in rows if row["label"] == label)
+        for label in {row["label"] for row in rows}
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("classes", "rows", "held_out"), [(100, 3, 45), (200, 1, 30), (60, 2, 18), (10, 48, 72), (3, 100, 45)]
+)
+def test_small_classes_have_test_rows_too(
+    store: Store, tmp_path: Path, chain: Any, seed: int, classes: int, rows: int, held_out: int
+) -> None:
+    lines = [f"{label}.{row},c{label}" for label in range(classes) for row in range(rows)]
+    recipe = table(tmp_path, "\n".join(["x,kind", *lines]) + "\n") | {"split": {"seed": seed}}
+    found = split_counts(chain(store, recipe, until="split"))
+    total = sum(found.values(), Counter())
+    for name in ("val", "test"):
+        assert abs(total[name] - held_out) <= 1
+        assert {count[name] for count in found.values()} <= {int(0.15 * rows), int(0.15 * rows) + 1}
+    if 1 < rows <= 3:
+        assert all(count["train"] >= rows - 1 for count in found.values())
+
+
+def test_small_classes_of_whole_groups_have_test_rows_too(store: Store, tmp_path: Path, chain: Any) -> None:
+    lines = [f"{label}.{row},g{label}.{row // 3},c{label}" for label in range(50) for row in range(6)]
+    recipe = table(tmp_path, "\n".join(["x,who,kind", *lines]) + "\n", group_column="who")
+    total = sum(split_counts(chain(store, recipe, until="split")).values(), Counter())
+    assert (total["val"], total["test"]) == (45, 45)
+
+
+def test_a_class_of_one_large_group_leaves_the_shares_of_others(store: Store, tmp_path: Path, chain: Any) -> None:
+    lines = [f"{row}.5,big,a" for row in range(1000)]
+    lines += [f"{row}.25,g{label}.{row},{label}" for label in "bcdef" for row in range(100)]
+    recipe = table(tmp_path, "\n".join(["x,who,kind", *lines]) + "\n", group_column="who")
+    found = split_counts(chain(store, recipe, until="split"))
+    for label in "bcdef":
+        assert found[label]["test"] in (14, 15, 16)
+        assert found[label]["val"] in (14, 15, 16)
+
+
 def test_statistics_see_train_rows_only(store: Store, shapes: Path, chain: Any) -> None:
     before = chain(store, sections(shapes), until="split")
     sources = before["ingest"].table("rows.parquet")["source"].to_pylist()
@@ -138,6 +186,20 @@ def test_named_groups_and_given_splits_are_kept(store: Store, tmp_path: Path, ch
     made = chain(store, recipe, until="split")["split"].table("splits.parquet")
     assert made["split"].to_pylist() == ["test" if i % 10 < 2 else "train" for i in range(40)]
     assert len(set(made["group_id"].to_pylist())) == 20
+
+
+def test_a_row_without_a_given_split_follows_its_group(store: Store, tmp_path: Path, chain: Any) -> None:
+    """Ten groups of three: (train, none, none), (val, none, none), (test, val, none), then without any."""
+    given = {0: ["train", "", ""], 1: ["val", "", ""], 2: ["test", "val", ""]}
+    lines = [f"{3 * g + i}.5,p{g},{given.get(g, ['', '', ''])[i]},{'ab'[i % 2]}" for g in range(10) for i in range(3)]
+    recipe = table(tmp_path, "\n".join(["x,who,part,kind", *lines]) + "\n", group_column="who", split_column="part")
+    for seed in range(4):  # whatever the seed would have given the group
+        made = chain(store, recipe | {"split": {"seed": seed}}, until="split")
+        splits = {row["row"]: row["split"] for row in made["split"].table("splits.parquet").to_pylist()}
+        assert [splits.get(row) for row in range(9)] == ["train"] * 3 + ["val"] * 3 + ["test", None, "test"]
+        found = made["assign"].table("quarantine.parquet").to_pylist()
+        assert [(row["row"], row["reason"]) for row in found] == [(7, "duplicate_of_test")]
+        assert made["split"].rows == 29
 
 
 def test_a_train_row_that_duplicates_a_given_test_row_is_quarantined(store: Store, tmp_path: Path, chain: Any) -> None:
@@ -189,6 +251,32 @@ def test_wrong_columns_are_refused_by_name(
 def test_tables_without_a_usable_header_are_refused(store: Store, tmp_path: Path, chain: Any, text: str) -> None:
     with pytest.raises(RequestError, match=r"data\.csv"):
         chain(store, table(tmp_path, text), until="ingest")
+
+
+def test_a_table_without_rows_is_refused(store: Store, tmp_path: Path, chain: Any) -> None:
+    with pytest.raises(RequestError, match=r"data\.csv has no rows"):
+        chain(store, table(tmp_path, "x,kind\n"), until="ingest")
+    pq.write_table(pa.table({"x": pa.array([], pa.float64())}), tmp_path / "data.parquet")
+    with pytest.raises(RequestError, match=r"data\.parquet has no rows"):
+        chain(store, {"ingest": {"path": str(tmp_path / "data.parquet"), "modality": "tabular"}}, until="ingest")
+
+
+@pytest.mark.parametrize("key", ["label_column", "group_column", "domain_column", "split_column", "drop_columns"])
+def test_keys_for_tables_are_refused_for_images_before_anything_runs(shapes: Path, key: str) -> None:
+    config = IngestConfig.model_validate({"path": str(shapes), key: ["x"] if key == "drop_columns" else "x"})
+    with pytest.raises(RequestError, match=rf"ingest\.{key}: is for tables"):
+        ingest.source(config)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [({"normalize": {"channels": 2}}, r"normalize\.channels"), ({"split": {"seed": 2**31}}, r"split\.seed")],
+)
+def test_wrong_values_are_refused_before_anything_runs(
+    store: Store, shapes: Path, chain: Any, section: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        chain(store, {"ingest": {"path": str(shapes)}, **section}, until="ingest")
 
 
 def test_a_changed_execution_field_keeps_every_artifact(store: Store, shapes: Path, chain: Any) -> None:
