@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,9 +84,3 @@ SMALL = {
 def small(shapes: Path) -> dict[str, Any]:
     """Sections of a recipe on `shapes` that trains in a moment."""
     return {name: dict(section) for name, section in SMALL.items()} | {"ingest": {"path": str(shapes)}}
-
-
-def pytest_report_header() -> str:
-    """Say plainly what is not run."""
-    data = Path(os.environ.get("PRETEXTFLOW_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
-    return f"real data sets: {data if data.exists() else 'absent, tests that need them are skipped'}"
