@@ -1,6 +1,7 @@
-"""The live line of a running stage: fed from `partial/<fingerprint>/progress.json`, which training writes.
+"""The live line of a running stage: fed from `partial/<fingerprint>/progress.json`, which the stage writes.
 
-{"step": 120, "total_steps": 400, "loss": 4.2, "rows_per_second": 310.0, "note": "starting Ray"}
+{"step": 120, "total_steps": 400, "loss": 4.2, "rows_per_second": 310.0, "note": "starting Ray"}    training
+{"done": 8192, "total": 50000, "unit": "files"}                                                     other stages
 """
 
 from __future__ import annotations
@@ -64,31 +65,35 @@ class ProgressLine:
         with contextlib.suppress(OSError):  # a store that is away for a moment must not end the display
             found = self._store.read_json(f"partial/{self._planned.fingerprint}/progress.json")
         progress: dict[str, Any] = found if isinstance(found, dict) else {}
-        step = progress.get("step") or 0
-        if step and self._first is None:
-            self._first = (time.monotonic(), step)
+        done, _ = _place(progress)
+        if done and self._first is None:
+            self._first = (time.monotonic(), done)
         return progress
 
     def _line(self, progress: dict[str, Any]) -> Table:
         line = Table.grid(padding=(0, 1))
-        step, total = progress.get("step") or 0, progress.get("total_steps") or 0
+        done, total = _place(progress)
         text = Text(self._text(progress), no_wrap=True, overflow="ellipsis")
-        if step and total and self._console.width >= 60:
-            line.add_row(ProgressBar(total=total, completed=step, width=min(30, self._console.width // 4)), text)
+        if done and total and self._console.width >= 60:
+            line.add_row(ProgressBar(total=total, completed=done, width=min(30, self._console.width // 4)), text)
         else:
             line.add_row(text)
         return line
 
     def _text(self, progress: dict[str, Any]) -> str:
-        step, total = progress.get("step") or 0, progress.get("total_steps") or 0
+        done, total = _place(progress)
         parts = [self._planned.name]
-        if step:
-            parts.append(f"step {step}/{total}" if total else f"step {step}")
+        if done:
+            unit = progress.get("unit")
+            if unit:
+                parts.append(f"{done:,} of {total:,} {unit}" if total else f"{done:,} {unit}")
+            else:
+                parts.append(f"step {done}/{total}" if total else f"step {done}")
             if isinstance(progress.get("loss"), int | float):
                 parts.append(f"loss {progress['loss']:.4g}")
             if progress.get("rows_per_second"):
                 parts.append(f"{progress['rows_per_second']:,.0f} rows/s")
-            left = self._left(step, total)
+            left = self._left(done, total)
             if left is not None:
                 parts.append(f"{duration(left)} left")
         else:
@@ -97,7 +102,12 @@ class ProgressLine:
                 parts.append(str(progress["note"]))
         return "  ".join(parts)
 
-    def _left(self, step: int, total: int) -> float | None:
-        if self._first is None or step <= self._first[1] or total < step:
+    def _left(self, done: int, total: int) -> float | None:
+        if self._first is None or done <= self._first[1] or total < done:
             return None
-        return (time.monotonic() - self._first[0]) / (step - self._first[1]) * (total - step)
+        return (time.monotonic() - self._first[0]) / (done - self._first[1]) * (total - done)
+
+
+def _place(progress: dict[str, Any]) -> tuple[int, int]:
+    """How much is done, and of how much; 0 where that is not known."""
+    return progress.get("step") or progress.get("done") or 0, progress.get("total_steps") or progress.get("total") or 0

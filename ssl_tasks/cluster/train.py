@@ -15,7 +15,8 @@ from ssl_tasks.artifact import FileEntry
 from ssl_tasks.cluster.connect import Connection, connection
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError
-from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, PROGRESS_FILE, Job
+from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, Job
 
 FAILURE_GRACE_SECONDS = 5.0
 """For the other ranks to end by themselves after one has failed."""

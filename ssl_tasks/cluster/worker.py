@@ -11,7 +11,8 @@ import numpy as np
 
 from ssl_tasks.cluster.feed import start_feed
 from ssl_tasks.errors import PretextflowError
-from ssl_tasks.training.job import FAILURE_FILE, PROGRESS_FILE, Job, checkpoint_steps
+from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.training.job import FAILURE_FILE, Job, checkpoint_steps
 
 
 def train_worker(settings: dict[str, Any]) -> None:

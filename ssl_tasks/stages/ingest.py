@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from ssl_tasks import modalities
@@ -57,7 +56,7 @@ def run(config: IngestConfig, out: Output) -> Artifact:
     count = labelled = 0
     classes: set[str] = set()
     raw_writer = ShardWriter(out, "raw")
-    with out.file(ROWS_FILE) as path, pq.ParquetWriter(path, ROWS, compression="zstd") as rows_writer:
+    with out.writer(ROWS_FILE, ROWS) as rows_writer:
         for rows, raw in modalities.modality(config.modality).read(root, files, config):
             numbers = pa.array(np.arange(count, count + rows.num_rows), pa.int64())
             rows = rows.append_column(ROW, numbers).append_column(SAMPLE_ID, _sample_ids(rows))

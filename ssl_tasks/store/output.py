@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +22,10 @@ from ssl_tasks.artifact import Artifact, FileEntry
 
 if TYPE_CHECKING:
     from ssl_tasks.store.filesystem import Store
+
+PROGRESS_FILE = "progress.json"
+"""Below `partial/<fingerprint>/`: how far a stage is, for the live line."""
+PROGRESS_SECONDS = 1.0
 
 
 @dataclass
@@ -35,6 +41,8 @@ class Output:
     measured: dict[str, Any] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)
     """Artifacts that the stage read besides its inputs, by role: they become parents too."""
+    told: float = -math.inf
+    """When progress was last told, on this process's clock."""
 
     @property
     def store(self) -> Store:
@@ -75,6 +83,23 @@ class Output:
         with self.file(name) as path:
             pq.write_table(table, path, compression="zstd")
         self.schemas[name] = table.schema.to_string(show_schema_metadata=False)
+
+    @contextlib.contextmanager
+    def writer(self, name: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+        """A Parquet table that is written part by part, so that memory holds one part."""
+        with self.file(name) as path, pq.ParquetWriter(path, schema, compression="zstd") as writer:
+            yield writer
+        self.schemas[name] = schema.to_string(show_schema_metadata=False)
+
+    def progress(self, done: int, total: int | None, unit: str) -> None:
+        """Tell whoever watches how far the stage is, at most once a second."""
+        now = time.monotonic()
+        if now - self.told >= PROGRESS_SECONDS:
+            self.told = now
+            with contextlib.suppress(OSError):  # a store that is away for a moment must not end the stage
+                self.store.write_json(
+                    f"partial/{self.fingerprint}/{PROGRESS_FILE}", {"done": done, "total": total, "unit": unit}
+                )
 
     def json(self, name: str, value: Any) -> None:
         """Write JSON with sorted keys."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 DONE_FILE = "done.json"
 FAILURE_FILE = "failure.json"
-PROGRESS_FILE = "progress.json"
 """Beside the checkpoints: what a training leaves for the process that waits for it."""
 
 

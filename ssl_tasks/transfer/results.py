@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, TRANSFER
 from ssl_tasks.store import Output
@@ -80,7 +79,7 @@ def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelle
     """`tables.PREDICTIONS`, one row group for each fit, so that memory holds one fit's rows."""
     classes = pa.array(data.classes, pa.string())
     test = data.splits.take(data.test)
-    with out.file(name) as path, pq.ParquetWriter(path, PREDICTIONS, compression="zstd") as writer:
+    with out.writer(name, PREDICTIONS) as writer:
         for fit in fits:
             constant = {key: pa.repeat(pa.scalar(value), test.num_rows) for key, value in _keys(fit).items()}
             columns = {
@@ -93,7 +92,6 @@ def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelle
                 "likelihood": pa.array(fit.likelihood),
             }
             writer.write_table(pa.table([columns[key] for key in PREDICTIONS.names], schema=PREDICTIONS))
-    out.schemas[name] = PREDICTIONS.to_string(show_schema_metadata=False)
 
 
 def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:

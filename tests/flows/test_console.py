@@ -12,6 +12,7 @@ from flows.console import RunConsole, print_line, summarize
 from flows.execution import Execution
 from flows.progress import ProgressLine
 from flows.summary import duration, percent
+from ssl_tasks.store import Output
 from ssl_tasks.store.runs import StageRecord
 
 Begin = Callable[..., Execution]
@@ -75,6 +76,16 @@ def test_the_progress_line_tells_step_loss_speed_and_time_left(begin: Begin) -> 
     line._first = (line._first[0] - 10, 40)  # ten seconds ago
     left = line._text({"step": 60, "total_steps": 100, "loss": 1.0, "rows_per_second": 1000})
     assert left.endswith("20.0 s left")
+
+
+def test_the_progress_line_tells_files_of_stages_that_count_them(begin: Begin) -> None:
+    execution = begin()
+    planned = execution.plan[0]
+    line = ProgressLine(console()[0], execution.store, planned)
+    out = Output(execution.store.uri, planned.fingerprint, "attempt", planned.name)
+    out.progress(1200, 50_000, "files")
+    out.progress(1300, 50_000, "files")  # within the same second: not written
+    assert line._text(line._read()).endswith("1,200 of 50,000 files")
 
 
 @pytest.mark.parametrize(
