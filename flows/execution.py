@@ -93,6 +93,8 @@ class Execution:
         self.artifacts[name] = made.artifact
         if made.warning:
             self.listener.warning(made.warning)
+        for text in made.artifact.measured.get("warnings", []) if made.status == "ran" else []:
+            self.listener.warning(f"{name}: {text}")
         self._note(
             name,
             status=made.status,

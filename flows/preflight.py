@@ -12,7 +12,7 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import SPLIT, SPLITS_FILE, TRAIN
+from ssl_tasks.schema import TRAIN
 
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
@@ -31,7 +31,7 @@ def require_labels(recipe: Recipe, ingested: Artifact) -> None:
 def require_rows(recipe: Recipe, split: Artifact) -> None:
     """Refuse a batch that is larger than the train rows: there are no short batches."""
     batch_size = getattr(getattr(recipe, "pretrain", None), "batch_size", 0)
-    num_train = split.table(SPLITS_FILE, columns=[SPLIT])[SPLIT].to_pylist().count(TRAIN)
+    num_train = split.measured["splits"][TRAIN]
     if batch_size > num_train:
         raise RequestError(
             f"pretrain.batch_size: {batch_size} is larger than the {num_train} train rows that are left; "

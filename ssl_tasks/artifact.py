@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +108,10 @@ class Artifact:
         with pq.ParquetFile(self.path(name)) as file:  # read_table imports pandas, 1 s and more
             return file.read(columns=columns)
 
+    def batches(self, name: str, columns: list[str] | None = None, rows: int = 65_536) -> Iterator[pa.Table]:
+        """A Parquet file in parts of at most `rows` rows: memory stays flat however long the table is."""
+        return parquet_batches(self.path(name), columns, rows)
+
     def json(self, name: str) -> Any:
         """A JSON file."""
         return json.loads(self.path(name).read_text())
@@ -114,6 +119,31 @@ class Artifact:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, for Prefect and for Ray."""
         return asdict(self)
+
+
+def parquet_batches(path: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
+    """See `Artifact.batches`."""
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns):
+            yield pa.Table.from_batches([batch])
+
+
+class Cursor:
+    """Takes as many rows as asked from a stream of tables: for walking two files side by side."""
+
+    def __init__(self, batches: Iterator[pa.Table]) -> None:
+        self._batches = batches
+        self._rest: list[pa.Table] = []
+
+    def take(self, count: int) -> pa.Table:
+        """The next `count` rows, or what is left."""
+        have = sum(table.num_rows for table in self._rest)
+        while have < count and (batch := next(self._batches, None)) is not None:
+            self._rest.append(batch)
+            have += batch.num_rows
+        whole = pa.concat_tables(self._rest)
+        self._rest = [whole.slice(count)]
+        return whole.slice(0, count)
 
 
 @functools.lru_cache(maxsize=8)

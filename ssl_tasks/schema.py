@@ -34,6 +34,9 @@ METRICS_FILE = "metrics.parquet"
 HEALTH_FILE = "health.parquet"
 COMPARISONS_FILE = "comparisons.parquet"
 PREDICTIONS_FILE = "predictions.parquet"
+MEASURES_FILE = "measures.parquet"
+OUTLIERS_FILE = "outliers.parquet"
+DUPLICATES_FILE = "duplicates.parquet"
 
 BOX = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("w", pa.float32()), ("h", pa.float32())])
 
@@ -64,10 +67,36 @@ QUARANTINE = pa.schema(
         pa.field(SAMPLE_ID, pa.string(), nullable=False),
         pa.field(SOURCE, pa.string(), nullable=False),
         pa.field("stage", pa.string(), nullable=False),
+        pa.field("severity", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string()),
+        pa.field("thumbnail", pa.binary()),
     ]
 )
+"""Severity is `rejected` (the row is used nowhere after this stage) or `flagged` (it is used, and worth a look).
+
+The thumbnail is a small JPEG, null where there is nothing to see.
+"""
+REJECTED, FLAGGED = "rejected", "flagged"
+
+DUPLICATES = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field("other", pa.int64(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),
+    ]
+)
+"""Pairs of kept rows: `equal` ones (a row and the first of the rows like it), and `near` ones."""
+
+OUTLIERS = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("measure", pa.string(), nullable=False),
+    ]
+)
+"""For each kept row, how many (robust) deviations its most unusual measure lies from the median, and which it is."""
 
 ASSIGNMENT = pa.schema(
     [

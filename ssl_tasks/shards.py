@@ -9,7 +9,7 @@ gives over a million.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,25 @@ def iterate(artifact: Artifact, prefix: str) -> Iterator[pa.Table]:
         yield read_shard(artifact.path(name))
 
 
+def select(artifact: Artifact, prefix: str, rows: np.ndarray) -> Iterator[pa.Table]:
+    """The shards of a family reduced to `rows` (ascending); shards without any of them are left out."""
+    for shard in iterate(artifact, prefix):
+        held = shard[ROW].chunk(0).to_numpy()
+        first, last = np.searchsorted(rows, [held[0], held[-1] + 1])
+        places = np.searchsorted(held, rows[first:last])
+        assert np.array_equal(held[places], rows[first:last]), f"{prefix} lacks rows that are asked for"
+        if len(places):
+            yield shard if len(places) == len(held) else shard.take(places)
+
+
+def member(values: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """(N,) whether each value is among the ascending `of`; np.isin would copy and sort `of` every time."""
+    if not len(of):
+        return np.zeros(len(values), bool)
+    found: np.ndarray = of[np.searchsorted(of, values).clip(0, len(of) - 1)] == values
+    return found
+
+
 class Shards:
     """Random access to the payload of a normalize artifact by position."""
 
@@ -85,8 +104,13 @@ class Shards:
     @classmethod
     def open(cls, artifact: Artifact) -> Shards:
         """Map all payload shards; nothing is read yet."""
-        tables = list(iterate(artifact, "payload"))
-        payloads = [table[PAYLOAD].chunk(0).to_numpy_ndarray() for table in tables]
+        return cls.map([artifact.path(name) for name in artifact.names("payload/")], PAYLOAD)
+
+    @classmethod
+    def map(cls, paths: Sequence[Path], column: str) -> Shards:
+        """Map one tensor column of these shards."""
+        tables = [read_shard(path) for path in paths]
+        payloads = [table[column].chunk(0).to_numpy_ndarray() for table in tables]
         return cls([table[ROW].chunk(0).to_numpy() for table in tables], payloads)
 
     def __len__(self) -> int:

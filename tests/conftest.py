@@ -66,6 +66,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 SMALL = {
+    "clean": {"near_duplicates": None},  # the pictures of `shapes` are alike and no copies of each other
     "normalize": {"size": 8, "channels": 3},
     "pretrain": {
         "backbone": "test_resnet",

@@ -123,7 +123,7 @@ def _commit_all(
 
     rows = pa.table({"row": table["row"], "sample_id": table["sample_id"], "content_id": table["sample_id"]})
     rows = align(rows.append_column("source", table["sample_id"]), ROWS)
-    bad = pa.Table.from_pylist([dict(row) for row in quarantined], schema=QUARANTINE)
+    bad = pa.Table.from_pylist([{"severity": "rejected", **row} for row in quarantined], schema=QUARANTINE)
     none = QUARANTINE.empty_table()
     stats = {"modality": "tabular", "shape": [WIDTH], "mean": [0.0] * WIDTH, "std": [1.0] * WIDTH}
     encoder = {"method": "scarf", "backbone": "mlp:16x2", "stem": "auto", "modality": "tabular", "stats": stats}

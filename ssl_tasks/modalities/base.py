@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from torch import Tensor
 
 Stats = dict[str, Any]
@@ -23,13 +24,22 @@ Vocabulary = dict[str, Any]
 
 @dataclass(frozen=True)
 class Checked:
-    """What `check` found about one row."""
+    """What `check` found about a batch of N rows."""
 
-    reason: str | None = None
-    """Why the row cannot be used, in one word with underscores; None where it can."""
-    detail: str | None = None
-    key: str | None = None
-    """Equal for rows whose decoded content is equal, however it was encoded."""
+    reasons: list[str | None]
+    """(N,) why a row cannot be used, in one word with underscores; None where it can."""
+    details: list[str | None]
+    """(N,) what was seen."""
+    keys: list[bytes | None]
+    """(N,) 16 bytes, equal for rows whose decoded content is equal however it was encoded; None: ask the raw bytes."""
+    oddities: list[str | None]
+    """(N,) what is wrong with a row that can be used all the same."""
+    measures: pa.Table | None = None
+    """One line for each usable row: what a modality measures of its quality."""
+    prints: NDArray[np.float16] | None = None
+    """(usable rows, D) of length 1: the product of two is how alike the rows are, 1 for the same."""
+    signatures: NDArray[np.uint8] | None = None
+    """(usable rows, bytes) whose bits are mostly equal where prints are alike: what near duplicates are sought by."""
 
 
 class Modality(Protocol):
@@ -41,12 +51,16 @@ class Modality(Protocol):
         """Pairs (rows without numbers and ids of samples, raw payload), bounded in rows and bytes."""
         ...
 
-    def check(self, raw: pa.Table, config: Any) -> list[Checked]:
-        """Whether each row can be decoded."""
+    def check(self, raw: pa.Table, config: Any) -> Checked:
+        """Whether each row can be decoded, and what can be said of it."""
         ...
 
-    def learn(self, raw: Iterator[pa.Table], config: Any) -> Vocabulary:
-        """What `transform` needs to know, from train rows only; where it is nothing, `raw` is not read."""
+    def thumbnails(self, raw: pa.Table) -> list[bytes | None]:
+        """(N,) small JPEGs to recognize rows by; None where there is nothing to see."""
+        ...
+
+    def learn(self, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None, config: Any) -> Vocabulary:
+        """What `transform` needs to know, from the raw content and the measures of train rows only."""
         ...
 
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:

@@ -48,7 +48,7 @@ class TabularModality:
                 yield _identity(table, raw, config, source, first), raw
                 first += table.num_rows
 
-    def check(self, raw: pa.Table, config: Any) -> list[Checked]:
+    def check(self, raw: pa.Table, config: Any) -> Checked:
         """A row is unusable where its line is broken or a value of a numeric column is no number."""
         broken = raw[BROKEN].to_pylist()
         wrong: dict[int, str] = {}
@@ -58,14 +58,22 @@ class TabularModality:
                 bad = pc.and_(pc.is_valid(column), pc.invert(_is_number(column))).to_numpy(zero_copy_only=False)
                 for index in np.flatnonzero(bad.astype(bool)):
                     wrong.setdefault(int(index), f"column {name!r}: {column[int(index)].as_py()!r} is not a number")
-        return [
-            Checked("wrong_number_of_values", text)
-            if text is not None
-            else (Checked("not_a_number", wrong[row]) if row in wrong else Checked())
-            for row, text in enumerate(broken)
-        ]
+        nothing: list[Any] = [None] * raw.num_rows
+        return Checked(
+            reasons=[
+                "wrong_number_of_values" if text is not None else "not_a_number" if row in wrong else None
+                for row, text in enumerate(broken)
+            ],
+            details=[text if text is not None else wrong.get(row) for row, text in enumerate(broken)],
+            keys=nothing,
+            oddities=nothing,
+        )
 
-    def learn(self, raw: Iterator[pa.Table], config: Any) -> Vocabulary:
+    def thumbnails(self, raw: pa.Table) -> list[bytes | None]:
+        """A row of numbers has no picture."""
+        return [None] * raw.num_rows
+
+    def learn(self, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None, config: Any) -> Vocabulary:
         """The categories of text columns, as train rows have them; others become all zeros."""
         columns: dict[str, list[str] | None] = {}
         for table in raw:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import datetime
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -92,18 +92,30 @@ def scratch_note(scratch: Mapping[str, Any]) -> str:
 
 
 def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
-    """A line for each reason, with examples."""
-    rows = [row for name in ("clean", "assign") for row in inputs[name].table(QUARANTINE_FILE).to_pylist()]
-    counts = Counter((row["stage"], row["reason"]) for row in rows)
+    """A line for each reason, with examples and their thumbnails."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    examples: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for name in ("clean", "assign"):
+        for batch in inputs[name].batches(QUARANTINE_FILE, rows=1024):
+            for row in batch.to_pylist():
+                key = (row["severity"], row["stage"], row["reason"])
+                counts[key] += 1
+                if len(examples[key]) < EXAMPLES:
+                    examples[key].append({**row, "thumbnail": row["thumbnail"] and _jpeg(row["thumbnail"])})
     return [
         {
+            "severity": severity,
             "stage": stage,
             "reason": reason.replace("_", " "),
             "count": f"{count:,}",
-            "examples": [row for row in rows if (row["stage"], row["reason"]) == (stage, reason)][:EXAMPLES],
+            "examples": examples[severity, stage, reason],
         }
-        for (stage, reason), count in counts.most_common()
+        for (severity, stage, reason), count in counts.most_common()
     ]
+
+
+def _jpeg(data: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def splits(split: Artifact) -> dict[str, Any]:
@@ -128,9 +140,13 @@ def quality_facts(inputs: Mapping[str, Artifact]) -> list[tuple[str, str]]:
     known = (
         (clean, "groups", "Groups of rows that must stay together"),
         (clean, "largest_group", "Rows in the largest group"),
-        (clean, "duplicates", "Rows that share a group with an earlier row"),
-        (clean, "conflicting_labels", "Groups with contradictory labels"),
+        (clean, "duplicates", "Rows that duplicate an earlier row"),
+        (clean, "equal", "Of these, rows that are equal to it"),
+        (clean, "near_pairs", "Pairs that are nearly equal"),
+        (clean, "conflicting_labels", "Sets of duplicates with contradictory labels"),
+        (clean, "flagged", "Rows that are used and worth a look"),
         (split, "leaked_test_rows", "Test rows with a group mate in train"),
+        (split, "leaked_as_given", "The same, in the splits as the data names them"),
         (split, "naive_leaked_test_rows", "The same, had rows been split without looking at groups (mean of draws)"),
     )
     return [(text, f"{measured[key]:,}") for measured, key, text in known if key in measured]

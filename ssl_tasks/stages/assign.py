@@ -5,37 +5,35 @@ It stands between clean and normalize so that statistics, vocabularies and quant
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
+from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cleaning.quarantine import Found, Quarantine
 from ssl_tasks.config import Config
-from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import (
     ASSIGNMENT,
     ASSIGNMENT_FILE,
-    GROUP_ID,
     GROUPS_FILE,
-    LABEL,
     QUARANTINE,
     QUARANTINE_FILE,
-    ROW,
-    ROWS_FILE,
-    SAMPLE_ID,
-    SOURCE,
-    SPLIT,
     SPLITS,
     TEST,
     TRAIN,
     VAL,
 )
+from ssl_tasks.splitting.earlier import earlier_splits
+from ssl_tasks.splitting.groups import NOT_GIVEN, Grouped, leaked_rows, read_groups
+from ssl_tasks.splitting.rules import Shares, cut, deal_folds
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
+
+Int8 = NDArray[np.int8]
 
 
 def _as_fractions(value: Any) -> Any:
@@ -58,99 +56,94 @@ class AssignConfig(Config):
     """Shares of train, val and test, as a list or by name."""
     stratify: bool = True
     """Keep the shares within every class; the label of a group is its most frequent one."""
+    folds: int | None = Field(None, ge=2)
+    """Cut the groups into so many parts; test is part `fold`, and val its share of the rest."""
+    fold: int = Field(0, ge=0)
+    use_given: bool = True
+    """Keep the splits that the data names (train and test folders, a split column); false draws anew."""
+    earlier: str | None = None
+    """An earlier split artifact (its fingerprint, or its URI in another store): what stood in it stays where it was."""
     seed: int = Field(0, ge=0, lt=2**31)
 
     @model_validator(mode="after")
-    def _sum_to_one(self) -> AssignConfig:
+    def _sensible(self) -> AssignConfig:
         if min(self.fractions) < 0 or self.fractions[0] <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise ValueError(f"fractions must not be negative, train above 0, and sum to 1 (got {self.fractions})")
+        if self.fold and self.fold >= (self.folds or 0):
+            raise ValueError(f"fold counts from 0 and is less than folds (got fold {self.fold} of {self.folds})")
         return self
 
 
 def run(config: AssignConfig, out: Output, ingested: Artifact, cleaned: Artifact) -> Artifact:
-    """Write `assignment.parquet` and a quarantine of train rows that duplicate a given test row.
+    """Write `assignment.parquet` and a quarantine of rows that duplicate a given test (or val) row.
 
     Raises:
-        RequestError: a given split has an unknown name.
+        RequestError: a given split has an unknown name, or there is no earlier split of that name.
     """
-    kept = cleaned.table(GROUPS_FILE)
-    rows = ingested.table(ROWS_FILE, [ROW, SAMPLE_ID, SOURCE, SPLIT, LABEL]).take(kept[ROW])
-    groups, labels = kept[GROUP_ID].to_pylist(), rows[LABEL].to_pylist()
-    given = [_given(name) for name in rows[SPLIT].to_pylist()]
-    taken = _highest(groups, given)
-    decided = _decide(config, groups, labels) | taken
-    splits = [decided[group] for group in groups]
-    keep = np.array([name is None or name == taken[group] for name, group in zip(given, groups, strict=True)])
-    table = pa.table([kept[ROW], kept[GROUP_ID], pa.array(splits)], schema=ASSIGNMENT)
-    out.table(ASSIGNMENT_FILE, table.filter(pa.array(keep)))
-    quarantine = [
-        {
-            **{name: rows[name][place].as_py() for name in (ROW, SAMPLE_ID, SOURCE)},
-            "stage": "assign",
-            "reason": f"duplicate_of_{splits[place]}",
-            "detail": f"same group as a given {splits[place]} row: {groups[place]}",
-        }
-        for place in np.flatnonzero(~keep)
-    ]
-    out.table(QUARANTINE_FILE, pa.Table.from_pylist(quarantine, schema=QUARANTINE))
-    counts = Counter(name for name, ok in zip(splits, keep, strict=True) if ok)
-    measured = {"splits": {name: counts[name] for name in SPLITS}, "rejected": len(quarantine)}
+    found = read_groups(ingested, cleaned, use_given=config.use_given)
+    measured: dict[str, Any] = {"leaked_as_given": leaked_rows(found.group, found.given)} if found.any_given else {}
+    if config.earlier:
+        kept_from = earlier_splits(config.earlier, out, ingested, cleaned)
+        measured["from_earlier"] = int((kept_from != NOT_GIVEN).sum())
+        found.given = np.where(kept_from == NOT_GIVEN, found.given, kept_from)
+    taken = found.highest_given()
+    keep = (found.given == NOT_GIVEN) | (found.given == taken[found.group])
+    splits = _decide(config, found, taken)[found.group]
+    _write(out, cleaned, splits, keep)
+    with out.writer(QUARANTINE_FILE, QUARANTINE) as writer:
+        quarantine = Quarantine(writer, "assign")
+        modality = modalities.modality(ingested.measured["modality"])
+        quarantine.add_rows(ingested, modality, _outranked(found, splits, keep))
+    measured |= {
+        "splits": {name: int((splits[keep] == number).sum()) for number, name in enumerate(SPLITS)},
+        "rejected": int((~keep).sum()),
+    }
     return out.artifact(rows=int(keep.sum()), measured=measured)
 
 
-def _given(name: str | None) -> str | None:
-    if name is None:
-        return None
-    known = {"training": TRAIN, "validation": VAL, "valid": VAL, "dev": VAL, "testing": TEST}
-    plain = known.get(name.lower(), name.lower())
-    if plain not in SPLITS:
-        raise RequestError(f"ingest.split_column: {name!r} is none of train, val, test")
-    return plain
+def _decide(config: AssignConfig, found: Grouped, taken: Int8) -> Int8:
+    """A split for each group: the one that is taken already, or by the shares among those where none is.
 
-
-def _decide(config: AssignConfig, groups: list[str], labels: list[str | None]) -> dict[str, str]:
-    """A split for each group: within a stratum, groups in random order are cut where the shares say.
-
-    What a stratum's cut leaves over is owed to the next, or a hundred classes of three rows would give no test
-    row. A stratum's own shares stay within half its largest group, for single rows within their rounding.
+    Where none of the taken ones is val, its share is drawn from the taken train groups: probes choose on it.
     """
-    members: dict[str, Counter[str]] = {}
-    for group, label in zip(groups, labels, strict=True):
-        members.setdefault(group, Counter())[label or ""] += 1
-    strata: dict[str, list[str]] = {}
-    for group, found in members.items():
-        label = max(sorted(found), key=lambda name: found[name]) if config.stratify else ""
-        strata.setdefault(label, []).append(group)
-    _, val, test = config.fractions
-    decided = dict.fromkeys(members, TRAIN)
-    owed = {TEST: 0.0, VAL: 0.0}
-    for label in sorted(strata, key=lambda name: _key(config.seed, name)):
-        order = sorted(strata[label], key=lambda name: _key(config.seed, name))
-        sizes = [members[group].total() for group in order]
-        total, half = sum(sizes), max(sizes) / 2
-        place = passed = 0
-        for name, share in ((TEST, test), (VAL, val)):
-            began = passed
-            end = min(began + share * total + min(max(owed[name], -half), half), (test + val) * total + half)
-            while place < len(order) and passed + sizes[place] / 2 < end:
-                decided[order[place]] = name
-                passed += sizes[place]
-                place += 1
-            owed[name] += share * total - (passed - began)
+    strata = found.label if config.stratify else np.zeros_like(found.label)
+    order = found.random_order(config.seed)
+    train, val, test = config.fractions
+    of_rest = Shares(test=0.0, val=val / (train + val))
+
+    def draw(groups: np.ndarray, shares: Shares) -> None:
+        decided[groups] = cut(strata[groups], found.size[groups], order[groups], shares)
+
+    decided = taken.copy()
+    free = np.flatnonzero(taken == NOT_GIVEN)
+    if config.folds is None:
+        draw(free, Shares(test=test, val=val))
+    else:
+        dealt = deal_folds(strata[free], found.size[free], order[free], config.folds)
+        decided[free] = SPLITS.index(TEST)
+        draw(free[dealt != config.fold], of_rest)
+    if len(free) < len(taken) and SPLITS.index(VAL) not in taken:
+        draw(np.flatnonzero(taken == SPLITS.index(TRAIN)), of_rest)
     return decided
 
 
-def _key(seed: int, group: str) -> bytes:
-    return hashlib.blake2b(f"{seed} {group}".encode(), digest_size=16).digest()
+def _outranked(found: Grouped, splits: Int8, keep: np.ndarray) -> dict[int, list[Found]]:
+    names = [SPLITS[number] for number in splits[~keep]]
+    return {
+        int(row): [Found(f"duplicate_of_{name}", f"belongs to the same group as a given {name} row")]
+        for row, name in zip(found.rows[~keep], names, strict=True)
+    }
 
 
-def _highest(groups: list[str], given: list[str | None]) -> dict[str, str]:
-    """The split of each group that has given rows: test outranks val, val outranks train."""
-    highest: dict[str, str] = {}
-    for group, name in zip(groups, given, strict=True):
-        if name is not None:
-            highest[group] = max(highest.get(group, name), name, key=SPLITS.index)
-    return highest
+def _write(out: Output, cleaned: Artifact, splits: Int8, keep: np.ndarray) -> None:
+    names = pa.array(SPLITS)
+    first = 0
+    with out.writer(ASSIGNMENT_FILE, ASSIGNMENT) as writer:
+        for batch in cleaned.batches(GROUPS_FILE):
+            part = slice(first, first + batch.num_rows)
+            table = pa.table([*batch.columns, names.take(pa.array(splits[part]))], schema=ASSIGNMENT)
+            writer.write_table(table.filter(pa.array(keep[part])))
+            first += batch.num_rows
 
 
-STAGE = Stage("assign", AssignConfig, ("ingest", "clean"), run, version=2, section="split")
+STAGE = Stage("assign", AssignConfig, ("ingest", "clean"), run, version=3, section="split")

@@ -1,137 +1,130 @@
-"""Clean: decode every sample, put what is broken in quarantine, join duplicates and named groups."""
+"""Clean: examine every sample, put what cannot be used in quarantine, join duplicates and named groups."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import Field
 
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cleaning.duplicates import Duplicates, conflicts, find_duplicates
+from ssl_tasks.cleaning.groups import Sets, connect, named_pairs, write_groups
+from ssl_tasks.cleaning.outliers import Outliers
+from ssl_tasks.cleaning.quarantine import Found, Quarantine
+from ssl_tasks.cleaning.scan import scan
 from ssl_tasks.config import Config
 from ssl_tasks.errors import StageError
-from ssl_tasks.schema import (
-    CONTENT_ID,
-    GROUP_ID,
-    GROUPS,
-    GROUPS_FILE,
-    LABEL,
-    QUARANTINE,
-    QUARANTINE_FILE,
-    ROW,
-    ROWS_FILE,
-    SAMPLE_ID,
-    SOURCE,
-)
-from ssl_tasks.shards import iterate
+from ssl_tasks.schema import FLAGGED, MEASURES_FILE, OUTLIERS, OUTLIERS_FILE, QUARANTINE, QUARANTINE_FILE, REJECTED, ROW
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
 from ssl_tasks.store import Output
 
+LARGE_SHARE, LARGE_ROWS = 0.05, 20
+"""A set of duplicates that holds more of the samples than this, and at least so many, is worth a warning."""
+
 
 class CleanConfig(Config):
-    """What is refused, and how much of it a run bears."""
+    """What is refused, how much of it a run bears, and what counts as the same."""
 
     error_budget: float = Field(0.01, ge=0, le=1)
     """Share of samples that may be rejected before the stage fails."""
+    near_duplicates: float | None = Field(0.9, gt=0, le=1)
+    """Images: how alike two are that must stand in one split (1 is equal); null joins equal ones only."""
     max_pixels: int = Field(100_000_000, gt=0)
     """Images: more are refused before they are decoded."""
+    min_side: int = Field(8, ge=1)
+    """Images: least width and height in pixels."""
+    max_aspect: float = Field(10.0, ge=1)
+    """Images: the longer side over the shorter."""
+    min_contrast: float = Field(0.01, ge=0, lt=1)
+    """Images: least difference between the darkest and the brightest value, as a share of white."""
+    outlier_deviations: float = Field(5.0, gt=0)
+    """Images: flagged where a measure lies further from the median, in robust deviations."""
     modality: str = "image"
 
 
 def run(config: CleanConfig, out: Output, ingested: Artifact) -> Artifact:
-    """Write `groups.parquet` (kept rows and their groups) and `quarantine.parquet`.
+    """Write which rows are kept and in which group, duplicates, quarantine, measures.
+
+    Files: `groups.parquet`, `duplicates.parquet`, `quarantine.parquet`; where the modality measures its samples
+    `measures.parquet` and `outliers.parquet`, where it makes prints `prints/*.arrow`.
 
     Raises:
         StageError: more samples were rejected than the budget allows, or all of them.
     """
     modality = modalities.modality(config.modality)
-    rows = ingested.table(ROWS_FILE, [ROW, SAMPLE_ID, CONTENT_ID, SOURCE, GROUP_ID, LABEL])
-    rejected: list[dict[str, Any]] = []
-    keys: list[str] = []
-    kept = np.ones(rows.num_rows, bool)
-    contents = rows[CONTENT_ID].to_pylist()
-    for raw in iterate(ingested, "raw"):
-        first = int(raw[ROW][0].as_py())
-        for place, checked in enumerate(modality.check(raw, config), start=first):
-            keys.append(checked.key or contents[place])
-            if checked.reason:
-                kept[place] = False
-                rejected.append(_quarantined(rows, place, checked.reason, checked.detail))
-    _hold_budget(config, rejected, rows.num_rows)
-    groups = _groups(rows, kept, contents, keys)
-    names = _group_names(groups, rows[SAMPLE_ID].to_pylist(), kept)
-    out.table(GROUPS_FILE, pa.table([np.flatnonzero(kept), names], schema=GROUPS))
-    out.table(QUARANTINE_FILE, pa.Table.from_pylist(rejected, schema=QUARANTINE))
-    sizes = np.bincount(np.unique(groups[kept], return_inverse=True)[1])
-    measured = {
-        "rejected": len(rejected),
-        "reasons": dict(sorted(Counter(row["reason"] for row in rejected).items())),
-        "groups": len(sizes),
-        "duplicates": int((sizes - 1).sum()),
-        "largest_group": int(sizes.max()),
-        "conflicting_labels": _conflicts(groups, kept, rows[LABEL].to_pylist()),
-    }
-    return out.artifact(rows=int(kept.sum()), measured=measured)
+    with out.writer(QUARANTINE_FILE, QUARANTINE) as writer:
+        quarantine = Quarantine(writer, "clean")
+        scanned = scan(ingested, modality, config, out, quarantine)
+        _hold_budget(config, quarantine, ingested.rows)
+        duplicates = find_duplicates(out, scanned, config.near_duplicates)
+        contradicting, num_conflicts = conflicts(ingested, duplicates.sets)
+        flagged = {row: [found] for row, found in contradicting.items()}
+        for row, found in _outliers(out, scanned.outliers, config.outlier_deviations):
+            flagged.setdefault(row, []).append(found)
+        quarantine.add_rows(ingested, modality, flagged)
+    groups = connect([duplicates.equal, duplicates.near, named_pairs(ingested, scanned.kept)])
+    write_groups(out, ingested, scanned.kept, groups)
+    rows = int(scanned.kept.sum())
+    return out.artifact(rows=rows, measured=_measured(rows, quarantine, duplicates, groups, num_conflicts))
 
 
-def _quarantined(rows: pa.Table, place: int, reason: str, detail: str | None) -> dict[str, Any]:
-    identity = {name: rows[name][place].as_py() for name in (ROW, SAMPLE_ID, SOURCE)}
-    return {**identity, "stage": "clean", "reason": reason, "detail": detail}
-
-
-def _hold_budget(config: CleanConfig, rejected: list[dict[str, Any]], total: int) -> None:
-    if len(rejected) <= config.error_budget * total and len(rejected) < total:
+def _hold_budget(config: CleanConfig, quarantine: Quarantine, total: int) -> None:
+    counts = quarantine.counts[REJECTED]
+    rejected = counts.total()
+    if rejected <= config.error_budget * total and rejected < total:
         return
-    reasons = ", ".join(f"{count} {reason}" for reason, count in Counter(r["reason"] for r in rejected).most_common())
-    examples = "; ".join(f"{r['source']}: {r['reason']} ({r['detail']})" for r in rejected[:3])
-    advice = "" if len(rejected) == total else "; raise clean.error_budget to go on without them"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    advice = "" if rejected == total else "; raise clean.error_budget to go on without them"
     raise StageError(
-        f"clean: {len(rejected)} of {total} samples cannot be used ({reasons}); for example {examples}{advice}"
+        f"clean: {rejected} of {total} samples cannot be used ({reasons}); for example "
+        f"{'; '.join(quarantine.examples)}{advice}"
     )
 
 
-def _groups(rows: pa.Table, kept: np.ndarray, contents: list[str], keys: list[str]) -> np.ndarray:
-    """(N,) component numbers: kept rows joined by equal content, equal decoded content, or the user's group."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    named = rows[GROUP_ID].to_pylist()
-    ends: list[np.ndarray] = []
-    nodes = rows.num_rows
-    for values in (contents, keys, named):
-        codes = {value: number for number, value in enumerate(dict.fromkeys(values))}
-        ends.append(
-            np.array([nodes + codes[v] if v is not None and ok else -1 for v, ok in zip(values, kept, strict=True)])
-        )
-        nodes += len(codes)
-    start = np.concatenate([np.flatnonzero(end >= 0) for end in ends])
-    stop = np.concatenate([end[end >= 0] for end in ends])
-    graph = coo_matrix((np.ones(len(start), np.int8), (start, stop)), shape=(nodes, nodes))
-    components: np.ndarray = connected_components(graph, directed=False)[1]
-    return components[: rows.num_rows]
+def _outliers(out: Output, outliers: Outliers | None, most: float) -> Iterator[tuple[int, Found]]:
+    """Write `outliers.parquet`; gives the rows beyond `most` deviations."""
+    if outliers is None:
+        return
+    with out.writer(OUTLIERS_FILE, OUTLIERS) as writer:
+        for batch in out.batches(MEASURES_FILE):
+            scored = outliers.score(batch)
+            writer.write_table(scored)
+            beyond = np.flatnonzero(scored["score"].to_numpy() > most)
+            for line in scored.take(beyond).to_pylist():
+                yield (
+                    line[ROW],
+                    Found("outlier", f"{line['measure']} lies {line['score']:.1f} deviations from the median", FLAGGED),
+                )
 
 
-def _group_names(groups: np.ndarray, sample_ids: list[str], kept: np.ndarray) -> list[str]:
-    """A group is called after the least sample_id in it, so its name does not depend on the rows' order."""
-    least: dict[int, str] = {}
-    for place in np.flatnonzero(kept):
-        group, name = int(groups[place]), sample_ids[place]
-        least[group] = min(least.get(group, name), name)
-    return [least[int(groups[place])] for place in np.flatnonzero(kept)]
+def _measured(
+    rows: int, quarantine: Quarantine, duplicates: Duplicates, groups: Sets, num_conflicts: int
+) -> dict[str, Any]:
+    largest = int(groups.sizes.max(initial=1))
+    copies = int(duplicates.sets.sizes.max(initial=1))
+    measured: dict[str, Any] = {
+        "rejected": quarantine.counts[REJECTED].total(),
+        "reasons": dict(sorted(quarantine.counts[REJECTED].items())),
+        "flagged": quarantine.counts[FLAGGED].total(),
+        "flags": dict(sorted(quarantine.counts[FLAGGED].items())),
+        "groups": rows - len(groups.rows) + len(groups.sizes),
+        "largest_group": largest,
+        "equal": len(duplicates.equal[0]),
+        "near_pairs": len(duplicates.near[0]),
+        "compared_pairs": duplicates.looked_at,
+        "duplicates": len(duplicates.sets.rows) - len(duplicates.sets.sizes),
+        "conflicting_labels": num_conflicts,
+    }
+    if copies > max(LARGE_ROWS, LARGE_SHARE * rows):
+        measured["warnings"] = [
+            f"{copies:,} of {rows:,} samples are joined as duplicates of each other and will stand in one split; where "
+            "they only look alike, raise clean.near_duplicates, or set it to null to join equal ones only"
+        ]
+    return measured
 
 
-def _conflicts(groups: np.ndarray, kept: np.ndarray, labels: list[str | None]) -> int:
-    """How many groups hold samples with different labels."""
-    seen: dict[int, set[str]] = {}
-    for place in np.flatnonzero(kept):
-        label = labels[place]
-        if label is not None:
-            seen.setdefault(int(groups[place]), set()).add(label)
-    return sum(len(found) > 1 for found in seen.values())
-
-
-STAGE = Stage("clean", CleanConfig, ("ingest",), run, parts=parts)
+STAGE = Stage("clean", CleanConfig, ("ingest",), run, version=2, parts=parts)

@@ -3,46 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+import pyarrow.compute as pc
+from pydantic import Field, model_validator
 
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import ASSIGNMENT_FILE, PAYLOAD, ROW, SPLIT, STATS_FILE, TRAIN
-from ssl_tasks.shards import ShardWriter, iterate, read_shard, tensor_array
+from ssl_tasks.schema import ASSIGNMENT_FILE, MEASURES_FILE, PAYLOAD, ROW, SPLIT, STATS_FILE, TRAIN
+from ssl_tasks.shards import ShardWriter, member, read_shard, select, tensor_array
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
 from ssl_tasks.store import Output
+
+if TYPE_CHECKING:
+    from ssl_tasks.modalities.base import Modality, Vocabulary  # imports torch
+
+FIRST_ROWS, PART_BYTES = 16, 32 << 20
+Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
 class NormalizeConfig(Config):
     """The stored form of a sample. Tables need no settings."""
 
-    size: int = Field(32, ge=4, le=1024)
+    size: int = Field(32, ge=4, le=4096)
     """Images: side in pixels of what is stored."""
-    channels: Literal[1, 3] = 3
-    """Images: 1 (grey) or 3 (RGB)."""
+    channels: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
+    """Images: 1 (grey), 3 (RGB), the number of bands of arrays, or auto: as the train rows have them."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """Images: what becomes of one that is no square: its middle, all of it in a black frame, or another aspect."""
+    clip_percentiles: tuple[Percentile, Percentile] | Literal["auto"] | None = "auto"
+    """Images: stored values that stand for black and white. auto is the range of uint8, and (0.1, 99.9) of the train
+    rows for 16 bits and floats; null takes the whole range."""
+    input: Literal["standard", "unit", "symmetric"] = "standard"
+    """Images: what the model sees, mean 0 and deviation 1, or 0..1, or -1..1."""
     modality: str = "image"
 
+    @model_validator(mode="after")
+    def _sensible(self) -> NormalizeConfig:
+        if isinstance(self.channels, int) and self.channels < 1:
+            raise ValueError(f"channels is at least 1, or auto (got {self.channels})")
+        if isinstance(self.clip_percentiles, tuple) and self.clip_percentiles[0] >= self.clip_percentiles[1]:
+            raise ValueError(f"clip_percentiles is [lower, upper] (got {list(self.clip_percentiles)})")
+        return self
 
-def run(config: NormalizeConfig, out: Output, ingested: Artifact, assigned: Artifact) -> Artifact:
-    """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`."""
+
+def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artifact, assigned: Artifact) -> Artifact:
+    """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`.
+
+    Raises:
+        RequestError: no row is left for train, or rows do not go together.
+    """
     modality = modalities.modality(config.modality)
-    table = assigned.table(ASSIGNMENT_FILE)
-    rows = table[ROW].to_numpy()
-    train = rows[np.array([name == TRAIN for name in table[SPLIT].to_pylist()], bool)]
+    rows, is_train = _assignment(assigned)
+    train = rows[is_train]
     if not len(train):
         raise RequestError("split.fractions: no row is left for train")
-    vocabulary = modality.learn(_raw(ingested, train), config)
+    vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
     writer = ShardWriter(out, "payload")
-    for raw in _raw(ingested, rows):
-        payload = modality.transform(raw, vocabulary, config)
-        writer.write(pa.table({ROW: raw[ROW], PAYLOAD: tensor_array(payload)}))
+    for raw in select(ingested, "raw", rows):
+        for payload, numbers in _transformed(modality, raw, vocabulary, config):
+            writer.write(pa.table({ROW: numbers, PAYLOAD: tensor_array(payload)}))
+            out.progress(int(np.searchsorted(rows, numbers[-1].as_py())) + 1, len(rows), "samples")
     writer.flush()
     stats = modality.fit(_train_payload(out, train), vocabulary, config)
     out.json(STATS_FILE, stats)
@@ -50,19 +76,43 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, assigned: Arti
     return out.artifact(rows=len(rows), measured=measured)
 
 
-def _raw(ingested: Artifact, rows: np.ndarray) -> Iterator[pa.Table]:
-    """Raw shards, reduced to `rows` (ascending)."""
-    for shard in iterate(ingested, "raw"):
-        wanted = np.isin(shard[ROW].to_numpy(), rows)
-        if wanted.any():
-            yield shard if wanted.all() else shard.filter(pa.array(wanted))
+def _transformed(
+    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig
+) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
+    """Payloads and row numbers of one raw shard, in parts of bounded size: a small file can be a large picture."""
+    first, count = 0, FIRST_ROWS
+    while first < raw.num_rows:
+        part = raw.slice(first, count)
+        payload = modality.transform(part, vocabulary, config)
+        yield payload, part[ROW]
+        first += part.num_rows
+        count = max(1, PART_BYTES * part.num_rows // max(1, payload.nbytes))
+
+
+def _assignment(assigned: Artifact) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) rows, ascending, and whether each is a train row."""
+    rows, is_train = np.empty(assigned.rows, np.int64), np.empty(assigned.rows, bool)
+    first = 0
+    for batch in assigned.batches(ASSIGNMENT_FILE, [ROW, SPLIT]):
+        part = slice(first, first + batch.num_rows)
+        rows[part] = batch[ROW].to_numpy()
+        is_train[part] = pc.equal(batch[SPLIT], TRAIN).to_numpy()
+        first += batch.num_rows
+    return rows, is_train
+
+
+def _measures(cleaned: Artifact, train: np.ndarray) -> Iterator[pa.Table] | None:
+    """The measures of train rows."""
+    if MEASURES_FILE not in cleaned.names():
+        return None
+    return (batch.filter(pa.array(member(batch[ROW].to_numpy(), train))) for batch in cleaned.batches(MEASURES_FILE))
 
 
 def _train_payload(out: Output, train: np.ndarray) -> Iterator[np.ndarray]:
     for name in sorted(name for name in out.entries if name.startswith("payload/")):
         shard = read_shard(out.path(name))
-        wanted = np.isin(shard[ROW].to_numpy(), train)
+        wanted = member(shard[ROW].chunk(0).to_numpy(), train)
         yield shard[PAYLOAD].chunk(0).to_numpy_ndarray()[wanted]
 
 
-STAGE = Stage("normalize", NormalizeConfig, ("ingest", "assign"), run, parts=parts)
+STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=2, parts=parts)

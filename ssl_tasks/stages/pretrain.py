@@ -8,7 +8,8 @@ from ssl_tasks import methods, modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
-from ssl_tasks.store import Output, Store
+from ssl_tasks.store import Output
+from ssl_tasks.store.references import resolve
 from ssl_tasks.training.config import PretrainConfig
 
 
@@ -41,23 +42,15 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
 
     check(config)
     num_views = len(methods.spec(config.method.name).method.views.policies)
-    initial = _initial(config.init_from, out) if config.init_from else None
+    initial = (
+        resolve(config.init_from, out, key="pretrain.init_from", stage="pretrain", role="init_from")
+        if config.init_from
+        else None
+    )
     job = Job(config, out, normalized, split, augmented, num_views, initial)
     assert job.plan.steps_per_epoch > 0  # the plan refuses a batch larger than the data
     measured = train(job, os.environ.get("RAY_ADDRESS"))
     return out.artifact(rows=len(job.plan.positions), measured=measured)
-
-
-def _initial(init_from: str, out: Output) -> Artifact:
-    """The encoder that `init_from` names."""
-    uri, _, fingerprint = init_from.rpartition("/objects/")
-    found = Store(uri or out.uri).find_manifest(fingerprint)  # not Store.open: a mistyped place is not made
-    if found is None:
-        raise RequestError(f"pretrain.init_from: there is no artifact {fingerprint} in {uri or out.uri}")
-    if found.stage != "pretrain":
-        raise RequestError(f"pretrain.init_from: {init_from} is an artifact of {found.stage}, not of pretrain")
-    out.read["init_from"] = fingerprint
-    return Artifact(uri or out.uri, fingerprint, "pretrain", found.rows)
 
 
 def parts(config: PretrainConfig) -> dict[str, int]:

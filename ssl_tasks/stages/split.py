@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import StageError
@@ -15,16 +18,13 @@ from ssl_tasks.schema import (
     DOMAIN,
     GROUP_ID,
     LABEL,
-    ROW,
-    ROWS_FILE,
     SAMPLE_ID,
     SPLIT,
     SPLIT_ROWS,
     SPLITS,
     SPLITS_FILE,
-    TEST,
-    TRAIN,
 )
+from ssl_tasks.splitting.groups import hex_keys, leaked_rows, number_groups, side_by_side
 from ssl_tasks.stages.assign import AssignConfig
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
@@ -45,19 +45,36 @@ def run(config: SplitConfig, out: Output, ingested: Artifact, assigned: Artifact
     Raises:
         StageError: a group stands in more than one split.
     """
-    table = assigned.table(ASSIGNMENT_FILE)
-    rows = ingested.table(ROWS_FILE, [ROW, SAMPLE_ID, DOMAIN, LABEL]).take(table[ROW])
-    splits, groups = table[SPLIT].to_pylist(), table[GROUP_ID].to_pylist()
-    _prove(groups, splits)
-    keys = [_label_key(config.seed, name) for name in rows[SAMPLE_ID].to_pylist()]
-    out.table(
-        SPLITS_FILE,
-        pa.table(
-            [table[ROW], rows[SAMPLE_ID], table[GROUP_ID], rows[DOMAIN], table[SPLIT], rows[LABEL], pa.array(keys)],
-            schema=SPLIT_ROWS,
-        ),
-    )
-    return out.artifact(rows=table.num_rows, measured=_measure(config, rows[LABEL].to_pylist(), groups, splits))
+    keys, splits = np.empty(assigned.rows, np.uint64), np.empty(assigned.rows, np.int8)
+    labelled: Counter[str] = Counter()
+    classes: set[str] = set()
+    first = 0
+    parts = side_by_side(ingested, assigned.batches(ASSIGNMENT_FILE), [SAMPLE_ID, DOMAIN, LABEL])
+    with out.writer(SPLITS_FILE, SPLIT_ROWS) as writer:
+        for kept, identity in parts:
+            part = slice(first, first + kept.num_rows)
+            keys[part] = hex_keys(kept[GROUP_ID])
+            splits[part] = pc.index_in(kept[SPLIT], pa.array(SPLITS)).to_numpy()
+            drawn = [_label_key(config.seed, name) for name in identity[SAMPLE_ID].to_pylist()]
+            columns = {**dict(zip(kept.column_names, kept.columns, strict=True)), "label_key": pa.array(drawn)}
+            columns |= {name: identity[name] for name in (SAMPLE_ID, DOMAIN, LABEL)}
+            writer.write_table(pa.table([columns[name] for name in SPLIT_ROWS.names], schema=SPLIT_ROWS))
+            with_label = kept.filter(pc.is_valid(identity[LABEL]))
+            labelled.update(with_label[SPLIT].to_pylist())
+            classes.update(pc.unique(identity[LABEL]).drop_null().to_pylist())
+            first += kept.num_rows
+    group, _, _ = number_groups(keys)
+    _prove(group, splits)
+    measured: dict[str, Any] = {
+        "splits": {name: int((splits == number).sum()) for number, name in enumerate(SPLITS)},
+        "labelled": {name: labelled[name] for name in SPLITS},
+        "classes": sorted(classes),
+        "leaked_test_rows": leaked_rows(group, splits),
+        "naive_leaked_test_rows": _naive_leakage(config.seed, group, splits),
+    }
+    if "leaked_as_given" in assigned.measured:
+        measured["leaked_as_given"] = assigned.measured["leaked_as_given"]
+    return out.artifact(rows=assigned.rows, measured=measured)
 
 
 def _label_key(seed: int, sample_id: str) -> int:
@@ -65,36 +82,19 @@ def _label_key(seed: int, sample_id: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-def _prove(groups: list[str], splits: list[str]) -> None:
-    seen: dict[str, str] = {}
-    for group, split in zip(groups, splits, strict=True):
-        if seen.setdefault(group, split) != split:
-            raise StageError(f"split: group {group} stands in {seen[group]} and in {split}")
+def _prove(group: NDArray[np.int32], splits: NDArray[np.int8]) -> None:
+    seen = np.full(int(group.max(initial=-1)) + 1, -1, np.int8)
+    seen[group] = splits
+    torn = np.flatnonzero(seen[group] != splits)
+    if len(torn):
+        names = sorted({SPLITS[seen[group[torn[0]]]], SPLITS[splits[torn[0]]]})
+        raise StageError(f"split: one group stands in {names[0]} and in {names[1]} (position {torn[0]})")
 
 
-def _measure(config: SplitConfig, labels: list[str | None], groups: list[str], splits: list[str]) -> dict[str, Any]:
-    names = np.array(splits)
-    labelled = np.array([label is not None for label in labels])
-    return {
-        "splits": {name: int((names == name).sum()) for name in SPLITS},
-        "labelled": {name: int(((names == name) & labelled).sum()) for name in SPLITS},
-        "classes": sorted({label for label in labels if label is not None}),
-        "leaked_test_rows": 0,
-        "naive_leaked_test_rows": _naive_leakage(config.seed, groups, names),
-    }
-
-
-def _naive_leakage(seed: int, groups: list[str], splits: np.ndarray) -> float:
-    """Mean number of test rows with a group mate in train when rows are shuffled without looking at groups."""
-    codes = np.unique(groups, return_inverse=True)[1]
+def _naive_leakage(seed: int, group: NDArray[np.int32], splits: NDArray[np.int8]) -> float:
+    """Mean number of leaked test rows when rows are shuffled without looking at groups."""
     random = np.random.default_rng(seed)
-    leaked = []
-    for _ in range(NAIVE_DRAWS):
-        shuffled = random.permutation(splits)
-        in_train = np.zeros(codes.max() + 1, bool)
-        in_train[codes[shuffled == TRAIN]] = True
-        leaked.append(in_train[codes[shuffled == TEST]].sum())
-    return float(np.mean(leaked))
+    return float(np.mean([leaked_rows(group, random.permutation(splits)) for _ in range(NAIVE_DRAWS)]))
 
 
-STAGE = Stage("split", SplitConfig, ("ingest", "assign"), run)
+STAGE = Stage("split", SplitConfig, ("ingest", "assign"), run, version=2)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_tasks.artifact import Artifact, FileEntry
+from ssl_tasks.artifact import Artifact, FileEntry, parquet_batches
 
 if TYPE_CHECKING:
     from ssl_tasks.store.filesystem import Store
@@ -109,6 +109,10 @@ class Output:
     def path(self, name: str) -> Path:
         """Local path of a file written before, for reading it again."""
         return self.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)
+
+    def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.Table]:
+        """A Parquet file written before, in parts of at most `rows` rows."""
+        return parquet_batches(self.path(name), None, rows)
 
     def artifact(self, *, rows: int, measured: Mapping[str, Any] | None = None) -> Artifact:
         """End the stage: its handle, with what it measured."""

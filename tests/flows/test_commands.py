@@ -50,8 +50,31 @@ def done(begin: Begin) -> Execution:
 def test_the_commands_are_these() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names == {
-        "run", "plan", "rerun", "runs", "show", "lineage", "gc", "methods", "doctor", "deploy", "serve",
+        *("run", "plan", "rerun", "runs", "show", "lineage", "quarantine", "gc", "methods", "doctor", "deploy", "serve"),
     }  # fmt: skip
+
+
+def test_quarantine_lists_what_a_run_rejected_and_flagged(ask: Ask, done: Execution, tmp_path: Path) -> None:
+    place = ("--store", done.store.uri)
+    status, answer, seen = ask("quarantine", done.record.run_id, *place)
+    assert status == 0
+    assert [(row["row"], row["severity"], row["reason"]) for row in answer["rows"]] == [
+        (3, "rejected", "duplicate_of_test"),
+        (5, "flagged", "outlier"),
+        (6, "flagged", "outlier"),
+    ]
+    assert answer["counts"][0] == {"severity": "flagged", "reason": "outlier", "rows": 2}
+    assert "f3.png" in seen
+    assert "2 outlier (flagged)" in seen
+    status, answer, seen = ask("quarantine", done.record.run_id, *place, "--reason", "outlier", "--limit", "1")
+    assert [row["row"] for row in answer["rows"]] == [5]
+    assert "1 of 2 shown" in seen
+    folder = tmp_path / "pictures"
+    ask("quarantine", done.record.run_id, *place, "--thumbnails", str(folder))
+    assert [path.name for path in folder.iterdir()] == ["00000003-assign-duplicate_of_test.jpg"]
+    status, answer, _ = ask("quarantine", done.record.run_id, *place, "--reason", "blurred")
+    assert status == 2
+    assert "there are: duplicate_of_test, outlier" in answer["error"]
 
 
 def test_plan_tells_status_reason_and_cost(ask: Ask, recipe_file: Path, done: Execution) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.execution import Execution
+from flows.execution import Execution, Listener
 from flows.preflight import ray_environment, unreachable
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.runs import load_run
@@ -113,6 +113,15 @@ def test_a_batch_larger_than_the_train_rows_is_refused_before_training(begin: Be
         run(execution)
     assert "pretrain" not in execution.artifacts
     run(begin("pretrain.batch_size=8"))
+
+
+def test_what_a_stage_warns_of_is_told_when_it_ran(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(Listener, "warning", lambda self, text: told.append(text))
+    run(begin())
+    assert told == ["assign: much looks alike"]
+    run(begin())  # cached: nobody wants to hear it again
+    assert len(told) == 1
 
 
 def test_a_damaged_parent_is_made_anew_before_it_is_read(begin: Begin) -> None:

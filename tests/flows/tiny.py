@@ -14,6 +14,7 @@ from pydantic import Field
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
 from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.schema import QUARANTINE, QUARANTINE_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -69,13 +70,17 @@ def ingest(config: IngestConfig, out: Output) -> Artifact:
 
 def assign(config: AssignConfig, out: Output, ingested: Artifact) -> Artifact:
     out.json("assignment.json", [config.fraction, config.seed])
-    return out.artifact(rows=ingested.rows)
+    rejected = {"row": 3, "sample_id": "s3", "source": "f3.png", "stage": "assign", "severity": "rejected"}
+    rejected |= {"reason": "duplicate_of_test", "detail": "as f4.png", "thumbnail": b"jpeg"}
+    flagged = {**rejected, "row": 5, "source": "f5.png", "severity": "flagged", "reason": "outlier", "thumbnail": None}
+    out.table(QUARANTINE_FILE, pa.Table.from_pylist([rejected, flagged, {**flagged, "row": 6}], schema=QUARANTINE))
+    return out.artifact(rows=ingested.rows, measured={"warnings": ["much looks alike"]})
 
 
 def split(config: SplitConfig, out: Output, assigned: Artifact) -> Artifact:
     train = int(assigned.rows * config.fraction)
     out.table("splits.parquet", pa.table({"split": ["train"] * train + ["test"] * (assigned.rows - train)}))
-    return out.artifact(rows=assigned.rows)
+    return out.artifact(rows=assigned.rows, measured={"splits": {"train": train}})
 
 
 def pretrain(config: PretrainConfig, out: Output, divided: Artifact) -> Artifact:

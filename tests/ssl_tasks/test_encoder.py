@@ -11,6 +11,7 @@ from ssl_tasks.encoder import Encoder, EncoderInfo, check_stats, encode, load_en
 from ssl_tasks.errors import RequestError
 
 STATS = {"modality": "image", "shape": [8, 8, 1], "mean": [0.25], "std": [0.5]}
+STATS |= {"depth": "uint8", "input": "standard", "low": [0.0], "high": [255.0]}
 INFO = {
     "method": "simclr",
     "backbone": "test_resnet",

@@ -1,5 +1,6 @@
 """One contract over every modality: what the stages ask of it. A new one is covered by a source in `SOURCES`."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,8 +57,9 @@ def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     pairs = list(modality.read(folder, files, config))
     rows, raw = pa.concat_tables([r for r, _ in pairs]), pa.concat_tables([r for _, r in pairs])
     checked = modality.check(raw, CleanConfig(modality=request.param))
-    good = raw.filter(pa.array([found.reason is None for found in checked]))
-    vocabulary = modality.learn(iter([good]), normalize)
+    good = raw.filter(pa.array([reason is None for reason in checked.reasons]))
+    measures = None if checked.measures is None else iter([checked.measures])
+    vocabulary = modality.learn(iter([good]), measures, normalize)
     payload = modality.transform(good, vocabulary, normalize)
     stats = modality.fit(iter([payload]), vocabulary, normalize)
     return SimpleNamespace(**locals())
@@ -71,9 +73,31 @@ def test_every_row_has_source_content_and_label(read: SimpleNamespace) -> None:
 
 
 def test_exactly_the_broken_row_is_found_and_named(read: SimpleNamespace) -> None:
-    broken = [found for found in read.checked if found.reason]
-    assert [found.reason for found in broken] == [read.reason]
-    assert broken[0].detail
+    broken = [place for place, reason in enumerate(read.checked.reasons) if reason]
+    assert [read.checked.reasons[place] for place in broken] == [read.reason]
+    assert read.checked.details[broken[0]]
+    assert read.checked.oddities == [None] * 41
+
+
+def test_keys_measures_and_prints_are_of_the_usable_rows(read: SimpleNamespace) -> None:
+    checked = read.checked
+    assert all(len(key) == 16 for key in checked.keys if key is not None)
+    if checked.measures is not None:
+        assert checked.measures.num_rows == 40
+        assert all(column.null_count == 0 for column in checked.measures.columns)
+    if checked.prints is not None:
+        assert len(checked.prints) == len(checked.signatures) == 40
+        np.testing.assert_allclose(np.linalg.norm(checked.prints.astype(np.float64), axis=1), 1, atol=2e-3)
+
+
+def test_thumbnails_are_small_jpegs_or_nothing(read: SimpleNamespace) -> None:
+    made = read.modality.thumbnails(read.raw)
+    assert len(made) == 41
+    for data in made:
+        if data is not None:
+            with Image.open(io.BytesIO(data)) as image:
+                assert image.format == "JPEG"
+                assert max(image.size) <= 96
 
 
 def test_the_payload_is_dense_and_of_the_stated_shape(read: SimpleNamespace) -> None:

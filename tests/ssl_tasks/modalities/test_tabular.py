@@ -30,7 +30,7 @@ def payload(raw: pa.Table) -> np.ndarray:
 
 
 def reasons(raw: pa.Table) -> list[str | None]:
-    return [found.reason for found in tabular.MODALITY.check(raw, CleanConfig(modality="tabular"))]
+    return tabular.MODALITY.check(raw, CleanConfig(modality="tabular")).reasons
 
 
 def test_what_is_missing_in_parquet_is_what_is_missing_in_csv(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def folder(shapes: Path, tmp_path: Path) -> Path:
 
 
 def sections(folder: Path, **more: Any) -> dict[str, Any]:
-    return {"ingest": {"path": str(folder)}, "normalize": {"size": 8}, **more}
+    clean = {"near_duplicates": None, **more.pop("clean", {})}
+    return {"ingest": {"path": str(folder)}, "normalize": {"size": 8}, "clean": clean, **more}
 
 
 def test_an_empty_and_a_useless_folder_are_refused(store: Store, tmp_path: Path, chain: Any) -> None:
@@ -48,7 +49,7 @@ def test_broken_files_go_to_quarantine_with_a_reason(store: Store, folder: Path,
     made = chain(store, sections(folder, clean={"error_budget": 0.1, "max_pixels": 200}), until="split")
     found = made["clean"].table("quarantine.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in found] == [
-        ("left/001.png", "unreadable"),
+        ("left/001.png", "truncated"),
         ("left/text.jpg", "unreadable"),
     ]
     assert all(row["detail"] for row in found)
@@ -177,14 +178,14 @@ def test_exact_splits_under_a_pinned_seed(store: Store, tmp_path: Path, chain: A
         rows = made.table("splits.parquet").to_pylist()
         return [row["row"] for row in rows if row["split"] == "test"]
 
-    assert test_rows(0) == [1, 5, 12, 16, 24, 35]
+    assert test_rows(0) == [18, 21, 24, 28, 33, 39]
     assert test_rows(1) != test_rows(0)
 
 
 def test_named_groups_and_given_splits_are_kept(store: Store, tmp_path: Path, chain: Any) -> None:
     recipe = table(tmp_path, CSV, group_column="who", split_column="part")
     made = chain(store, recipe, until="split")["split"].table("splits.parquet")
-    assert made["split"].to_pylist() == ["test" if i % 10 < 2 else "train" for i in range(40)]
+    assert [name == "test" for name in made["split"].to_pylist()] == [i % 10 < 2 for i in range(40)]
     assert len(set(made["group_id"].to_pylist())) == 20
 
 
@@ -270,7 +271,13 @@ def test_keys_for_tables_are_refused_for_images_before_anything_runs(shapes: Pat
 
 @pytest.mark.parametrize(
     ("section", "message"),
-    [({"normalize": {"channels": 2}}, r"normalize\.channels"), ({"split": {"seed": 2**31}}, r"split\.seed")],
+    [
+        ({"normalize": {"channels": 0}}, r"normalize.*channels is at least 1"),
+        ({"normalize": {"clip_percentiles": [9, 1]}}, r"normalize.*\[lower, upper\]"),
+        ({"split": {"seed": 2**31}}, r"split\.seed"),
+        ({"split": {"folds": 3, "fold": 3}}, r"split.*fold 3 of 3"),
+        ({"clean": {"near_duplicates": 1.5}}, r"clean\.near_duplicates"),
+    ],
 )
 def test_wrong_values_are_refused_before_anything_runs(
     store: Store, shapes: Path, chain: Any, section: dict[str, Any], message: str

@@ -1,0 +1,86 @@
+"""The command `quarantine`: which samples a run rejected or flagged, and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows.console import print_table, print_whole
+from flows.options import Json, StoreUri, Verbose
+from flows.output import reporting
+from flows.recipe import default_store, open_to_read
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import QUARANTINE_FILE
+from ssl_tasks.store import Store
+from ssl_tasks.store.runs import RunRecord, find_run
+
+
+def quarantine(
+    run_id: Annotated[str, typer.Argument(metavar="RUN", help="Run id or its start.")],
+    reason: Annotated[str | None, typer.Option("--reason", help="Only this reason, such as truncated.")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Rows to show at most; 0 for all.")] = 50,
+    thumbnails: Annotated[
+        Path | None, typer.Option("--thumbnails", metavar="FOLDER", help="Write the rows' thumbnails there.")
+    ] = None,
+    store: StoreUri = None,
+    json: Json = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the samples that a run rejected or flagged, with the reason."""
+    with reporting(json=json, verbose=verbose, empty={"rows": []}) as out:
+        opened = open_to_read(store or default_store())
+        record = find_run(opened, run_id)
+        counts: Counter[tuple[str, str]] = Counter()
+        shown: list[dict[str, Any]] = []
+        for row in _rows(opened, record):
+            counts[row["severity"], row["reason"]] += 1
+            if reason in (None, row["reason"]) and (not limit or len(shown) < limit):
+                shown.append(row)
+        if reason and reason not in {name for _, name in counts}:
+            found = ", ".join(sorted({name for _, name in counts})) or "none"
+            raise RequestError(f"--reason {reason}: run {record.run_id} has no such row; there are: {found}")
+        written = _write_thumbnails(shown, thumbnails) if thumbnails else 0
+        for row in shown:
+            row.pop("thumbnail")
+        columns = ["severity", "reason", "stage", "source", "detail"]
+        if shown:
+            print_table(out.console, columns, [[str(row[name] or "") for name in columns] for row in shown])
+        said = ", ".join(f"{count:,} {name} ({severity})" for (severity, name), count in counts.most_common())
+        print_whole(out.console, f"run {record.run_id}: {said or 'nothing is in quarantine'}")
+        wanted = sum(count for (_, name), count in counts.items() if reason in (None, name))
+        if wanted > len(shown):
+            print_whole(out.console, f"{len(shown):,} of {wanted:,} shown; --limit 0 shows all")
+        if thumbnails:
+            print_whole(out.console, f"{written:,} thumbnails in {thumbnails}")
+        out.result(
+            {
+                "run_id": record.run_id,
+                "counts": [{"severity": s, "reason": r, "rows": count} for (s, r), count in counts.most_common()],
+                "rows": shown,
+            }
+        )
+
+
+def _rows(store: Store, record: RunRecord) -> Iterator[dict[str, Any]]:
+    """The quarantine rows of all stages of the run that finished."""
+    for stage in record.stages:
+        manifest = store.find_manifest(stage.fingerprint) if stage.status in ("ran", "cached") else None
+        if manifest and QUARANTINE_FILE in manifest.files:
+            for batch in store.handle(manifest).batches(QUARANTINE_FILE, rows=1024):
+                yield from batch.to_pylist()
+
+
+def _write_thumbnails(rows: list[dict[str, Any]], folder: Path) -> int:
+    """One JPEG a row, called after its row number and reason."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        seen = [row for row in rows if row["thumbnail"]]
+        for row in seen:
+            (folder / f"{row['row']:08d}-{row['stage']}-{row['reason']}.jpg").write_bytes(row["thumbnail"])
+    except OSError as error:
+        raise RequestError(f"--thumbnails {folder}: cannot be written: {error}") from error
+    return len(seen)

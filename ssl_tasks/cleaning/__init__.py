@@ -1,0 +1,10 @@
+"""What the clean stage is made of.
+
+scan.py         examine every sample once: rejected ones, content keys, measures, prints
+near.py         near duplicates by an index over signatures, checked on prints
+groups.py       pairs to groups, and their names
+outliers.py     how unusual a sample's measures are
+quarantine.py   rows of the quarantine table, with thumbnails
+
+Memory holds some numbers for each row and nothing longer: 64 bytes a row at most, whatever a row is.
+"""

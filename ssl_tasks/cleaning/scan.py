@@ -1,0 +1,99 @@
+"""Examine every sample once: what cannot be used goes to quarantine, of the others keys, measures and prints stay."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ssl_tasks.artifact import Artifact, Cursor
+from ssl_tasks.cleaning.groups import key_of
+from ssl_tasks.cleaning.outliers import Outliers
+from ssl_tasks.cleaning.quarantine import IDENTITY, Found, Quarantine
+from ssl_tasks.schema import CONTENT_ID, FLAGGED, MEASURES_FILE, ROW, ROWS_FILE
+from ssl_tasks.shards import ShardWriter, iterate, tensor_array
+from ssl_tasks.store import Output
+
+if TYPE_CHECKING:
+    from ssl_tasks.modalities.base import Checked, Modality  # imports torch
+
+PRINTS, PRINT, SIGNATURE = "prints", "print", "signature"
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """By row number of the ingest artifact."""
+
+    kept: NDArray[np.bool_]
+    keys: NDArray[np.uint64]
+    """Of the decoded content, or of the raw bytes where a modality gives none."""
+    outliers: Outliers | None
+    """Has seen all measures, where the modality makes any."""
+
+
+def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quarantine: Quarantine) -> Scanned:
+    """Write `measures.parquet` and `prints/*.arrow` of the usable rows, as far as the modality makes them.
+
+    Args:
+        config: the clean stage's.
+    """
+    kept, keys = np.ones(ingested.rows, bool), np.zeros(ingested.rows, np.uint64)
+    identities = Cursor(ingested.batches(ROWS_FILE, [*IDENTITY, CONTENT_ID]))
+    outliers: Outliers | None = None
+    measures: pq.ParquetWriter | None = None
+    prints = ShardWriter(out, PRINTS)
+    with contextlib.ExitStack() as files:
+        for raw in iterate(ingested, "raw"):
+            rows = raw[ROW].chunk(0).to_numpy()
+            identity = identities.take(len(rows))
+            checked = modality.check(raw, config)
+            kept[rows] = usable = np.array([reason is None for reason in checked.reasons], bool)
+            keys[rows] = _keys(checked, identity)
+            _to_quarantine(quarantine, modality, raw, identity, checked)
+            if checked.measures is not None:
+                table = checked.measures.add_column(0, ROW, pa.array(rows[usable], pa.int64()))
+                outliers = outliers or Outliers(f.name for f in table.schema if f.type == pa.float32())
+                measures = measures or files.enter_context(out.writer(MEASURES_FILE, table.schema))
+                measures.write_table(table)
+                outliers.see(table)
+            _write_prints(prints, rows[usable], checked)
+            out.progress(int(rows[-1]) + 1, ingested.rows, "samples")
+    prints.flush()
+    return Scanned(kept, keys, outliers)
+
+
+def _keys(checked: Checked, identity: pa.Table) -> NDArray[np.uint64]:
+    raw = identity[CONTENT_ID].to_pylist()
+    hashes = [bytes.fromhex(name) if key is None else key for key, name in zip(checked.keys, raw, strict=True)]
+    return np.array([key_of(key) for key in hashes], np.uint64)
+
+
+def _to_quarantine(
+    quarantine: Quarantine, modality: Modality, raw: pa.Table, identity: pa.Table, checked: Checked
+) -> None:
+    found = {
+        place: Found(reason, detail)
+        for place, (reason, detail) in enumerate(zip(checked.reasons, checked.details, strict=True))
+        if reason is not None
+    }
+    found |= {
+        place: Found("odd_file", oddity, FLAGGED)
+        for place, oddity in enumerate(checked.oddities)
+        if oddity is not None and place not in found
+    }
+    places = sorted(found)
+    if places:
+        thumbnails = modality.thumbnails(raw.take(places))
+        quarantine.add(identity.take(places), [found[place] for place in places], thumbnails)
+
+
+def _write_prints(writer: ShardWriter, rows: NDArray[np.int64], checked: Checked) -> None:
+    if checked.prints is None or checked.signatures is None or not len(rows):
+        return
+    columns = {ROW: rows, PRINT: tensor_array(checked.prints), SIGNATURE: tensor_array(checked.signatures)}
+    writer.write(pa.table(columns))

@@ -1,0 +1,166 @@
+"""Images: read as they are, decoded once to a storage size, augmented and fed as whole batches.
+
+decoding.py, readers.py   bytes to upright pixels, whatever the format
+checking.py, looks.py   what is unusable; measures; prints for near duplicates
+resize.py               pixels to what is stored
+statistics.py           quantiles, mean and deviation of stored train rows
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ssl_tasks.modalities import image_augment
+from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
+from ssl_tasks.modalities.image import looks
+from ssl_tasks.modalities.image.checking import check
+from ssl_tasks.modalities.image.decoding import decode, partly, quietly
+from ssl_tasks.modalities.image.readers import UnusableError
+from ssl_tasks.modalities.image.resize import DEPTHS, require_channels, stored
+from ssl_tasks.modalities.image.statistics import fit
+from ssl_tasks.parallel import ordered_map, payload_map
+from ssl_tasks.schema import CONTENT_ID, LABEL, PAYLOAD, SOURCE
+from ssl_tasks.sources import content_hash
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 64 << 20
+FITTED = ("low", "high", "mean", "std")
+KIND = ("channels", "depth")
+THUMBNAIL_SIDE = 96
+DEEP_CLIP = (0.1, 99.9)
+"""Percentiles that stand for black and white where the dtype's own range does not: uint16 and float32."""
+
+
+class ImageModality:
+    """See `ssl_tasks.modalities.base.Modality`."""
+
+    name = "image"
+
+    def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """The first folder below the root is the label; a file directly below the root has none."""
+        batch: list[tuple[Path, bytes]] = []
+        size = 0
+        for path, data in zip(files, ordered_map(Path.read_bytes, files), strict=True):
+            if batch and (len(batch) == BATCH_ROWS or size + len(data) > BATCH_BYTES):
+                yield _tables(root, batch)
+                batch, size = [], 0
+            batch.append((path, data))
+            size += len(data)
+        if batch:
+            yield _tables(root, batch)
+
+    def check(self, raw: pa.Table, config: Any) -> Checked:
+        """Decodes every image; see `checking.check`."""
+        return check(raw[PAYLOAD].to_pylist(), config)
+
+    def thumbnails(self, raw: pa.Table) -> list[bytes | None]:
+        """JPEG of at most 96 pixels a side; of a damaged file what can be decoded."""
+        with quietly():
+            return list(payload_map(_thumbnail, raw[PAYLOAD].to_pylist()))
+
+    def learn(self, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None, config: Any) -> Vocabulary:
+        """Channels and depth of what is stored: as the train rows have them, where the recipe does not say.
+
+        8 bits where some images have no more, and three channels where some have colour.
+
+        Raises:
+            RequestError: the channels of a train row cannot become `normalize.channels`.
+        """
+        assert measures is not None, "clean measures images"
+        kinds = {kind for table in measures for kind in zip(*(table[n].to_pylist() for n in KIND), strict=True)}
+        counts, depths = {count for count, _ in kinds}, {depth for _, depth in kinds}
+        channels = max(counts) if config.channels == "auto" else config.channels
+        for have in sorted(counts):
+            require_channels(have, channels)
+        return {"size": config.size, "channels": channels, "depth": min(depths, key=DEPTHS.index)}
+
+    def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
+        """(N, size, size, channels), of the depth that was learned."""
+        size, channels, depth = (vocabulary[name] for name in ("size", "channels", "depth"))
+
+        def one(data: bytes | None) -> Any:
+            assert data is not None, "clean has taken out what is missing"
+            return stored(decode(data, least=2 * size).pixels, size, channels, depth, config.fit)
+
+        with quietly():
+            images = list(payload_map(one, raw[PAYLOAD].to_pylist()))
+        return np.stack(images) if images else np.empty((0, size, size, channels), depth)
+
+    def fit(self, payload: Iterator[np.ndarray], vocabulary: Vocabulary, config: Any) -> Stats:
+        """What stands for 0 and 1, and mean and deviation between them, per channel; see `statistics.fit`."""
+        deep = vocabulary["depth"] != "uint8"
+        clip = (DEEP_CLIP if deep else None) if config.clip_percentiles == "auto" else config.clip_percentiles
+        fitted = fit(payload, clip)
+        return {
+            "modality": self.name,
+            "shape": [vocabulary["size"], vocabulary["size"], vocabulary["channels"]],
+            "depth": vocabulary["depth"],
+            "input": config.input,
+            **{name: getattr(fitted, name).tolist() for name in FITTED},
+        }
+
+    def augment(self, payload: Tensor, config: Any, keys: Tensor) -> Tensor:
+        """See `image_augment.augment`."""
+        return image_augment.augment(payload, config, keys)
+
+    def to_input(self, payload: Tensor, stats: Stats) -> Tensor:
+        """(B, H, W, C) as stored to (B, C, H, W) float32: standardized, 0..1 or -1..1, as `normalize.input` says."""
+        low, high, mean, std = (
+            torch.tensor(stats[name], device=payload.device, dtype=torch.float32) for name in FITTED
+        )
+        values = payload.float()
+        if stats["depth"] != "uint8":
+            values = values.maximum(low).minimum(high)
+        shift, scale = {
+            "standard": (low + mean * (high - low), std * (high - low)),
+            "unit": (low, high - low),
+            "symmetric": ((low + high) / 2, (high - low) / 2),
+        }[stats["input"]]
+        return ((values - shift) / scale).permute(0, 3, 1, 2).contiguous()
+
+    def input_shape(self, stats: Stats) -> tuple[int, ...]:
+        """(C, H, W)."""
+        height, width, channels = stats["shape"]
+        return channels, height, width
+
+
+MODALITY = ImageModality()
+
+
+def _thumbnail(data: bytes | None) -> bytes | None:
+    if data is None:
+        return None
+    try:
+        pixels = decode(data, max_pixels=1 << 28, least=THUMBNAIL_SIDE).pixels
+    except UnusableError:
+        found = partly(data)
+        if found is None:
+            return None
+        pixels = found
+    shown = looks.visible(pixels)
+    image = Image.fromarray(shown if shown.shape[2] == 3 else shown[:, :, 0])
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    return stream.getvalue()
+
+
+def _tables(root: Path, batch: list[tuple[Path, bytes]]) -> tuple[pa.Table, pa.Table]:
+    relative = [path.relative_to(root) for path, _ in batch]
+    rows = pa.table(
+        {
+            SOURCE: pa.array([path.as_posix() for path in relative], pa.string()),
+            CONTENT_ID: pa.array([content_hash(data) for _, data in batch], pa.string()),
+            LABEL: pa.array([path.parts[0] if len(path.parts) > 1 else None for path in relative], pa.string()),
+        }
+    )
+    return rows, pa.table({PAYLOAD: pa.array([data for _, data in batch], pa.large_binary())})

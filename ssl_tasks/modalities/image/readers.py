@@ -1,0 +1,124 @@
+"""Readers for what Pillow cannot hold: arrays, DICOM, colour of 16 bits, many bands.
+
+All but arrays need an extra: `pip install 'pretextflow[dicom]'`, `pip install 'pretextflow[geotiff]'`. Without it the
+run is refused and the file is not put into quarantine: equal input must give equal results whatever is installed.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ssl_tasks.errors import RequestError
+
+Read = Callable[[bytes, int | None], tuple[Any, int]]
+"""(bytes, max_pixels) -> ((H, W, C) pixels, number of frames)."""
+
+BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277
+DEEP_PNG = (b"\x10\x02", b"\x10\x04", b"\x10\x06")
+"""Bytes 24 and 25: 16 bits; colour, grey with alpha, colour with alpha."""
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+class UnusableError(Exception):
+    """A sample that cannot be used: a reason in one word with underscores, and what was seen."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+def refuse_bomb(width: int, height: int, max_pixels: int | None) -> None:
+    """A small file can ask for gigabytes.
+
+    Raises:
+        UnusableError: its header announces more than `max_pixels`.
+    """
+    if max_pixels is not None and width * height > max_pixels:
+        raise UnusableError("too_large", f"{width} x {height} pixels, clean.max_pixels is {max_pixels}")
+
+
+def find(data: bytes) -> Read | None:
+    """The reader that these bytes need; None where Pillow does."""
+    if data.startswith(b"\x93NUMPY"):
+        return _array
+    if data[128:132] == b"DICM":
+        return _dicom
+    if data.startswith(b"\x89PNG") and data[24:26] in DEEP_PNG:
+        return _deep_png
+    if data.startswith(TIFF) and not _pillow_holds(data):
+        return _tiff
+    return None
+
+
+def _pillow_holds(data: bytes) -> bool:
+    """Whether Pillow reads a TIFF without loss: at most four samples of 8 bits, or one of any depth."""
+    try:
+        tags: Any = Image.open(io.BytesIO(data)).tag_v2  # type: ignore[attr-defined]  # a TIFF has it
+    except UnidentifiedImageError:
+        return False
+    samples, bits = tags.get(SAMPLES_PER_PIXEL, 1), tags.get(BITS_PER_SAMPLE, (1,))
+    return bool(samples == 1 or (samples <= 4 and max(bits) <= 8))
+
+
+def _array(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
+    values = np.load(io.BytesIO(data), allow_pickle=False)
+    values = values[:, :, None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.dtype not in (np.uint8, np.uint16, np.float32):
+        raise UnusableError("wrong_shape", f"an array {values.shape} of {values.dtype}, not (H, W) or (H, W, C)")
+    refuse_bomb(values.shape[1], values.shape[0], max_pixels)
+    return values, 1
+
+
+def _dicom(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
+    """Modality values (Hounsfield units where the file has a slope and intercept) as float32, else uint16 or uint8."""
+    try:
+        import pydicom
+        from pydicom.pixels.processing import apply_modality_lut
+    except ImportError as error:
+        raise RequestError("a DICOM file needs pydicom: pip install 'pretextflow[dicom]'") from error
+    found = pydicom.dcmread(io.BytesIO(data))
+    refuse_bomb(int(found.Columns), int(found.Rows), max_pixels)
+    frames, samples = int(found.get("NumberOfFrames", 1)), int(found.get("SamplesPerPixel", 1))
+    pixels = found.pixel_array[0] if frames > 1 else found.pixel_array
+    values: Any = apply_modality_lut(pixels, found) if samples == 1 else pixels
+    if values.dtype not in (np.uint8, np.uint16):
+        values = values.astype(np.float32)
+    if found.get("PhotometricInterpretation") == "MONOCHROME1":  # the least value is white
+        values = values.max() - values + values.min()
+    return values.reshape(*values.shape[:2], -1), frames
+
+
+def _tiff(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
+    """All bands in order; pixels without data are 0."""
+    return _bands(data, max_pixels, masked=True), 1
+
+
+def _deep_png(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
+    """Of which Pillow would keep the upper 8 bits."""
+    refuse_bomb(int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big"), max_pixels)
+    values = _bands(data, max_pixels, masked=False)
+    if values.shape[2] in (2, 4):  # the last one says how opaque a pixel is
+        opaque = values[:, :, -1:] / 65535
+        values = np.rint(values[:, :, :-1] * opaque + 65535 * (1 - opaque)).astype(np.uint16)
+    return values, 1
+
+
+def _bands(data: bytes, max_pixels: int | None, *, masked: bool) -> Any:
+    """(H, W, bands), by GDAL."""
+    try:
+        from rasterio.io import MemoryFile
+    except ImportError as error:
+        raise RequestError(
+            "a TIFF or PNG of more than 8 bits and several channels, or a TIFF of many, needs rasterio: "
+            "pip install 'pretextflow[geotiff]'"
+        ) from error
+    with MemoryFile(data) as memory, memory.open() as source:
+        refuse_bomb(source.width, source.height, max_pixels)
+        values = source.read(masked=True).filled(0) if masked else source.read()
+    values = values if values.dtype in (np.uint8, np.uint16) else values.astype(np.float32)
+    return np.ascontiguousarray(values.transpose(1, 2, 0))

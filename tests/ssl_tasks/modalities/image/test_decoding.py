@@ -1,0 +1,291 @@
+"""Every format, depth and mode comes back as the pixels that were written, upright; what is damaged is told apart."""
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from ssl_tasks.modalities.image import readers
+from ssl_tasks.modalities.image.decoding import decode, partly, quietly
+from ssl_tasks.modalities.image.readers import UnusableError
+
+RANDOM = np.random.default_rng(0)
+RGB = RANDOM.integers(0, 256, (11, 17, 3), dtype=np.uint8)
+SMOOTH = np.asarray(Image.fromarray(RGB).resize((85, 55), Image.Resampling.BICUBIC))
+GREY = RGB[:, :, 0]
+DEEP = RANDOM.integers(0, 65536, (11, 17), dtype=np.uint16)
+
+
+def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, form, **options)
+    return stream.getvalue()
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """A PNG of 16 bits with any number of channels, which Pillow cannot write."""
+    height, width, channels = pixels.shape
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def array(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
+def test_colour_without_loss(form: str) -> None:
+    picture = decode(encoded(Image.fromarray(RGB), form))
+    assert np.array_equal(picture.pixels, RGB)
+    assert (picture.frames, picture.oddity) == (1, None)
+
+
+def test_webp_without_loss_and_gif_of_few_colours() -> None:
+    assert np.array_equal(decode(encoded(Image.fromarray(RGB), "WEBP", lossless=True)).pixels, RGB)
+    few = Image.fromarray(RGB // 128 * 255)
+    assert np.array_equal(decode(encoded(few, "GIF")).pixels, np.asarray(few))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_jpeg_is_decoded_as_pillow_does(grey: bool) -> None:
+    image = Image.fromarray(SMOOTH[:, :, 0] if grey else SMOOTH)
+    data = encoded(image, "JPEG", quality=90)
+    theirs = np.asarray(Image.open(io.BytesIO(data))).reshape(55, 85, -1)
+    assert np.array_equal(decode(data).pixels, theirs)
+
+
+def test_jpeg_is_decoded_smaller_where_little_is_needed() -> None:
+    data = encoded(Image.fromarray(SMOOTH).resize((800, 600)), "JPEG")
+    assert decode(data, least=100).pixels.shape == (150, 200, 3)  # a quarter: an eighth would have 75 lines
+    assert decode(data, least=2000).pixels.shape == (600, 800, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "YCbCr", "LAB"])
+def test_other_modes_become_grey_or_colour(mode: str) -> None:
+    image = ImageOps.posterize(Image.fromarray(SMOOTH), 3).convert("RGB" if mode == "LAB" else mode)
+    if mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")
+    form = "TIFF" if mode in ("CMYK", "YCbCr", "LAB") else "PNG"
+    pixels = decode(encoded(image, form)).pixels
+    expected = image.convert("L" if mode in ("1", "L") else "RGB")
+    assert pixels.dtype == np.uint8
+    assert np.abs(pixels.astype(int) - np.asarray(expected).reshape(pixels.shape)).max() <= 1
+
+
+def test_cmyk_jpegs_keep_their_colours() -> None:
+    red = Image.new("RGB", (16, 16), (220, 10, 20))
+    pixels = decode(encoded(red.convert("CMYK"), "JPEG", quality=95)).pixels
+    assert np.abs(pixels.astype(int) - (220, 10, 20)).max() < 12
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA"])
+def test_what_is_transparent_stands_on_white(mode: str) -> None:
+    image = Image.fromarray(np.dstack([np.full((9, 8, 3), 40, np.uint8), np.zeros((9, 8), np.uint8)]))
+    image.paste((40, 40, 40, 255), (0, 0, 4, 9))
+    form = "TIFF" if mode == "PA" else "PNG"
+    pixels = decode(encoded(image.convert(mode) if mode != "PA" else image, form)).pixels
+    assert (pixels[:, 4:] == 255).all()
+    assert (pixels[:, :4] == 40).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_of_grey_are_kept(form: str) -> None:
+    pixels = decode(encoded(Image.fromarray(DEEP), form)).pixels
+    assert pixels.dtype == np.uint16
+    assert np.array_equal(pixels[:, :, 0], DEEP)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_sixteen_bits_of_colour_are_kept(channels: int) -> None:
+    values = RANDOM.integers(0, 65536, (6, 5, channels), dtype=np.uint16)
+    if channels != 3:
+        values[:, :, -1] = 65535
+    with quietly():  # rasterio misses a georeference
+        pixels = decode(png(values)).pixels
+    assert np.array_equal(pixels, values[:, :, : 1 if channels == 2 else 3])
+    if channels != 3:
+        values[:, :, -1] = 0
+        with quietly():
+            assert (decode(png(values)).pixels == 65535).all()
+
+
+def test_tiffs_of_floats() -> None:
+    values = RANDOM.normal(size=(7, 9)).astype(np.float32)
+    assert np.array_equal(decode(encoded(Image.fromarray(values), "TIFF")).pixels[:, :, 0], values)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 1), (6, 5, 7)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_arrays_of_any_number_of_channels(shape: tuple[int, ...], dtype: Any) -> None:
+    values = (RANDOM.random(shape) * 200).astype(dtype)
+    pixels = decode(array(values)).pixels
+    assert pixels.dtype == dtype
+    assert np.array_equal(pixels, values.reshape(6, 5, -1))
+
+
+@pytest.mark.parametrize("values", [np.zeros(4, np.uint8), np.zeros((2, 2, 2, 2), np.uint8), np.zeros((3, 3), "i8")])
+def test_other_arrays_are_refused(values: np.ndarray) -> None:
+    with pytest.raises(UnusableError, match="not \\(H, W\\)"):
+        decode(array(values))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
+def test_every_orientation_is_undone(orientation: int, form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(SMOOTH), form, exif=exif)
+    theirs = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+    assert np.array_equal(decode(data).pixels, np.asarray(theirs))
+    assert decode(data).pixels.shape[:2] == ((85, 55) if orientation > 4 else (55, 85))
+
+
+def test_a_broken_exif_block_does_no_harm() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    at = data.index(b"Exif\0\0")
+    assert decode(data[: at + 6] + b"?" * 8 + data[at + 14 :]).pixels.shape == (55, 85, 3)
+
+
+def test_the_first_of_several_frames_is_read() -> None:
+    frames = [Image.fromarray(np.full((8, 8), value, np.uint8)) for value in (10, 200)]
+    picture = decode(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    assert picture.frames == 2
+    assert (picture.pixels == 10).all()
+
+
+def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
+    from pydicom.dataset import FileDataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, CTImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    found = FileDataset("x.dcm", {}, file_meta=meta, preamble=b"\0" * 128)
+    found.Rows, found.Columns, found.SamplesPerPixel, found.PhotometricInterpretation = 4, 6, 1, "MONOCHROME2"
+    found.BitsAllocated = found.BitsStored = 16
+    found.HighBit, found.PixelRepresentation = 15, 0
+    stored = RANDOM.integers(0, 4096, (4, 6), dtype=np.uint16)
+    found.PixelData = stored.tobytes()
+    found.save_as(tmp_path / "plain.dcm")
+    assert np.array_equal(decode((tmp_path / "plain.dcm").read_bytes()).pixels[:, :, 0], stored)
+    found.RescaleSlope, found.RescaleIntercept = 1, -1024
+    found.save_as(tmp_path / "ct.dcm")
+    pixels = decode((tmp_path / "ct.dcm").read_bytes()).pixels
+    assert pixels.dtype == np.float32
+    assert np.array_equal(pixels[:, :, 0], stored.astype(np.float32) - 1024)
+    found.PhotometricInterpretation = "MONOCHROME1"
+    found.save_as(tmp_path / "inverse.dcm")
+    inverse = decode((tmp_path / "inverse.dcm").read_bytes()).pixels
+    assert np.array_equal(inverse.max() - inverse, pixels - pixels.min())
+
+
+@pytest.mark.parametrize(("bands", "dtype"), [(5, np.uint8), (3, np.uint16), (4, np.float32), (2, np.int16)])
+def test_a_geotiff_of_many_bands(tmp_path: Any, bands: int, dtype: Any) -> None:
+    import rasterio
+    from rasterio.transform import from_origin
+
+    values = (RANDOM.random((bands, 9, 7)) * 200).astype(dtype)
+    with quietly():
+        place = {"crs": "EPSG:32633", "transform": from_origin(0, 0, 10, 10), "compress": "deflate"}
+    path = tmp_path / "scene.tif"
+    with quietly():  # rasterio's own
+        with rasterio.open(path, "w", "GTiff", 7, 9, bands, dtype=dtype, **place) as sink:
+            sink.write(values)
+        pixels = decode(path.read_bytes()).pixels
+    assert np.array_equal(pixels, values.transpose(1, 2, 0))
+    assert pixels.dtype == (np.float32 if dtype == np.int16 else dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra", "data"),
+    [
+        ("pydicom", "dicom", b"\0" * 128 + b"DICM"),
+        ("rasterio.io", "geotiff", b"II*\0" + b"\0" * 20),
+        ("rasterio.io", "geotiff", png(np.zeros((2, 2, 3), np.uint16))),
+    ],
+)
+def test_a_missing_extra_is_a_message_and_no_quarantine(
+    monkeypatch: pytest.MonkeyPatch, name: str, extra: str, data: bytes
+) -> None:
+    from ssl_tasks.errors import RequestError
+
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(RequestError, match=rf"pip install 'pretextflow\[{extra}\]'"):
+        decode(data)
+
+
+def test_bombs_are_refused_from_the_header() -> None:
+    huge = png(np.zeros((1, 1, 3), np.uint16)).replace(struct.pack(">II", 1, 1), struct.pack(">II", 60_000, 60_000), 1)
+    flat = encoded(Image.new("1", (30_000, 30_000)), "PNG")
+    jpeg = bytearray(encoded(Image.fromarray(RGB), "JPEG"))
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+    for data in (huge, flat, bytes(jpeg)):
+        with pytest.raises(UnusableError, match=r"60000 x 60000|900000000 pixels") as refused:
+            decode(data, max_pixels=1_000_000)
+        assert refused.value.reason == "too_large"
+
+
+WHOLE = encoded(Image.fromarray(SMOOTH).resize((200, 150)), "JPEG", quality=95)
+CUT = WHOLE[: len(WHOLE) // 2]
+HOLE = WHOLE[: len(WHOLE) // 2] + WHOLE[len(WHOLE) // 2 + 400 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "reasons"),
+    [
+        (CUT, {"truncated"}),
+        (HOLE, {"truncated", "corrupt"}),
+        (encoded(Image.fromarray(RGB), "PNG")[:200], {"truncated"}),
+        (b"I am no picture", {"unreadable"}),
+        (b"", {"unreadable"}),
+        (b"\xff\xd8\xff\xe0 not a picture", {"unreadable"}),
+        (b"\x93NUMPY\x01\0nonsense", {"unreadable"}),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", {"unreadable"}),
+    ],
+)
+def test_damaged_files_are_told_by_reason(data: bytes, reasons: set[str]) -> None:
+    with pytest.raises(UnusableError) as refused:
+        decode(data)
+    assert refused.value.reason in reasons
+    assert refused.value.detail
+
+
+def test_padding_between_segments_is_read_over_and_told() -> None:
+    at = WHOLE.index(b"\xff\xdb")
+    picture = decode(WHOLE[:at] + b"\0\0" + WHOLE[at:])
+    assert "2 extraneous bytes" in str(picture.oddity)
+    assert np.array_equal(picture.pixels, decode(WHOLE).pixels)
+
+
+def test_a_damaged_file_still_shows_what_it_has() -> None:
+    shown = partly(CUT)
+    assert shown is not None
+    assert shown.shape == (150, 200, 3)
+    top, whole = shown[:40].astype(int), decode(WHOLE).pixels[:40]
+    assert np.abs(top - whole).max() <= 2
+    assert partly(b"I am no picture") is None
+
+
+def test_readers_are_found_by_content_and_not_by_name() -> None:
+    assert readers.find(encoded(Image.fromarray(RGB), "TIFF")) is None
+    assert readers.find(encoded(Image.fromarray(DEEP), "TIFF")) is None
+    assert readers.find(png(np.zeros((2, 2, 1), np.uint16))) is None  # 16-bit grey: Pillow holds it
+    assert readers.find(array(GREY)) is not None

@@ -1,0 +1,132 @@
+"""Given splits that leak, folds, and what an earlier run decided."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import RequestError
+from ssl_tasks.store import Store
+
+
+def lines(numbers: range, part: str = "") -> list[str]:
+    return [f"{number}.5,{number % 7},p{number},{part},{'ab'[number % 2]}" for number in numbers]
+
+
+def recipe(folder: Path, rows: list[str], **split: Any) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    (folder / "data.csv").write_text("\n".join(["x,y,who,part,kind", *rows]) + "\n")
+    ingest = {"path": str(folder / "data.csv"), "modality": "tabular", "label_column": "kind", "drop_columns": ["who"]}
+    return {"ingest": {**ingest, "split_column": "part"}, "split": split}
+
+
+def splits(made: dict[str, Artifact]) -> dict[str, str]:
+    """Split by the row's content."""
+    contents = made["ingest"].table("rows.parquet")["content_id"].to_pylist()
+    rows = made["split"].table("splits.parquet").to_pylist()
+    return {contents[row["row"]]: row["split"] for row in rows}
+
+
+def test_what_the_given_split_leaks_is_told_and_taken_out(store: Store, tmp_path: Path, chain: Any) -> None:
+    rows = [*lines(range(20), "train"), *lines(range(20, 30), "test")]
+    rows += [row.replace(",test,", ",train,") for row in rows[20:23]]  # three test rows again, in train
+    made = chain(store, recipe(tmp_path / "a", rows), until="split")
+    assert made["split"].measured["leaked_as_given"] == 3
+    assert made["split"].measured["leaked_test_rows"] == 0
+    assert made["split"].measured["splits"] == {"train": 16, "val": 4, "test": 10}
+    assert made["assign"].measured["rejected"] == 3
+
+
+def test_given_splits_can_be_drawn_anew(store: Store, tmp_path: Path, chain: Any) -> None:
+    rows = [*lines(range(50), "train"), *lines(range(50, 100), "test")]
+    drawn = chain(store, recipe(tmp_path / "a", rows, use_given=False), until="split")["split"].measured
+    assert abs(drawn["splits"]["test"] - 15) <= 1
+    assert "leaked_as_given" not in drawn
+
+
+def test_val_is_drawn_from_train_where_the_data_names_none(store: Store, tmp_path: Path, chain: Any) -> None:
+    rows = [*lines(range(60), "train"), *lines(range(60, 100), "test")]
+    made = chain(store, recipe(tmp_path / "a", rows, fractions=[0.8, 0.2, 0.0]), until="split")
+    assert made["split"].measured["splits"] == {"train": 48, "val": 12, "test": 40}
+    named = [*rows[:55], *(row.replace(",train,", ",val,") for row in rows[55:60]), *rows[60:]]
+    kept = chain(store, recipe(tmp_path / "b", named), until="split")["split"].measured
+    assert kept["splits"] == {"train": 55, "val": 5, "test": 40}
+
+
+def test_every_row_is_a_test_row_of_exactly_one_fold(store: Store, tmp_path: Path, chain: Any) -> None:
+    seen: Counter[str] = Counter()
+    for fold in range(4):
+        made = chain(store, recipe(tmp_path / "a", lines(range(120)), folds=4, fold=fold), until="split")
+        found = splits(made)
+        assert Counter(found.values()) == {"test": 30, "val": 16, "train": 74}  # val: 0.15 / 0.85 of what is left
+        seen.update(content for content, name in found.items() if name == "test")
+        labels = made["split"].table("splits.parquet").to_pylist()
+        assert Counter(row["label"] for row in labels if row["split"] == "test") == {"a": 15, "b": 15}
+    assert len(seen) == 120
+    assert set(seen.values()) == {1}
+
+
+def test_a_grown_data_set_keeps_what_was_decided(store: Store, tmp_path: Path, chain: Any) -> None:
+    first = chain(store, recipe(tmp_path / "a", lines(range(60))), until="split")
+    before = splits(first)
+    grown = [*lines(range(100, 140)), *lines(range(60))]
+    again = recipe(tmp_path / "b", grown, earlier=first["split"].fingerprint, seed=5)
+    made = chain(store, again, until="split")
+    after = splits(made)
+    assert {content: after[content] for content in before} == before
+    new = Counter(name for content, name in after.items() if content not in before)
+    assert new == {"train": 28, "val": 6, "test": 6}  # the shares of the new ones
+    assert made["assign"].measured["from_earlier"] == 60
+    assert made["assign"].manifest.parents["earlier"] == first["split"].fingerprint
+    free = chain(store, recipe(tmp_path / "b", grown, seed=5), until="split")
+    assert {content: splits(free)[content] for content in before} != before
+
+
+def test_a_new_twin_of_an_earlier_test_row_does_not_come_into_train(store: Store, tmp_path: Path, chain: Any) -> None:
+    first = chain(store, recipe(tmp_path / "a", lines(range(60))), until="split")
+    held_out = [row["row"] for row in first["split"].table("splits.parquet").to_pylist() if row["split"] == "test"]
+    twin = lines(range(held_out[0], held_out[0] + 1))
+    again = recipe(tmp_path / "b", [*lines(range(60)), *twin], earlier=first["split"].fingerprint)
+    table = chain(store, again, until="split")["split"].table("splits.parquet").to_pylist()
+    assert {row["row"]: row["split"] for row in table}[60] == "test"
+
+
+def test_an_earlier_train_row_that_turns_out_to_be_a_test_row_is_taken_out(
+    store: Store, tmp_path: Path, chain: Any
+) -> None:
+    """Two rows that are joined by a third one, which came later: the encoder has seen the train row."""
+
+    def named(rows: list[str], earlier: str | None) -> dict[str, Any]:
+        found = recipe(tmp_path / "a", rows, earlier=earlier)
+        return {**found, "ingest": {**found["ingest"], "drop_columns": [], "group_column": "who"}}
+
+    first = chain(store, named(lines(range(60)), None), until="split")
+    table = first["split"].table("splits.parquet").to_pylist()
+    test = next(row["row"] for row in table if row["split"] == "test")
+    train = next(row["row"] for row in table if row["split"] == "train")
+    rows = [
+        row.replace(f",p{test},", f",p{train},") if number == test else row
+        for number, row in enumerate(lines(range(60)))
+    ]
+    made = chain(store, named(rows, first["split"].fingerprint), until="split")
+    found = made["assign"].table("quarantine.parquet").to_pylist()
+    assert [(row["row"], row["reason"]) for row in found] == [(train, "duplicate_of_test")]
+
+
+@pytest.mark.parametrize("reference", ["0" * 64, "ingest"])
+def test_an_earlier_split_that_is_none_is_refused(store: Store, tmp_path: Path, chain: Any, reference: str) -> None:
+    if reference == "ingest":
+        reference = chain(store, recipe(tmp_path / "a", lines(range(60))), until="ingest")["ingest"].fingerprint
+    with pytest.raises(RequestError, match=r"split\.earlier"):
+        chain(store, recipe(tmp_path / "a", lines(range(60)), earlier=reference), until="split")
+
+
+def test_rows_come_in_any_order_and_groups_stay_where_they_are(store: Store, tmp_path: Path, chain: Any) -> None:
+    rows = lines(range(80))
+    shuffled = [rows[place] for place in np.random.default_rng(0).permutation(80)]
+    one = chain(store, recipe(tmp_path / "a", rows), until="split")["split"].measured
+    two = chain(store, recipe(tmp_path / "b", shuffled), until="split")["split"].measured
+    assert one["splits"] == two["splits"]

@@ -1,0 +1,160 @@
+"""Clean on image files: near duplicates, contradicting labels, outliers, thumbnails, warnings, poison."""
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import StageError
+from ssl_tasks.store import Store
+
+
+def picture(seed: int, side: int = 64) -> Image.Image:
+    """Smooth shapes, different for every seed."""
+    coarse = np.random.default_rng(seed).integers(30, 220, (7, 9, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for seed in range(60):
+        place = tmp_path / "data" / ("cat" if seed % 2 else "dog")
+        place.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(place / f"{seed:02d}.png")
+    return tmp_path / "data"
+
+
+def cleaned(store: Store, folder: Path, chain: Any, **clean: Any) -> dict[str, Artifact]:
+    return chain(store, {"ingest": {"path": str(folder)}, "clean": clean, "normalize": {"size": 16}}, until="clean")
+
+
+def groups(made: dict[str, Artifact]) -> dict[str, str]:
+    sources = made["ingest"].table("rows.parquet")["source"].to_pylist()
+    rows = made["clean"].table("groups.parquet").to_pylist()
+    return {sources[row["row"]]: row["group_id"] for row in rows}
+
+
+def test_near_duplicates_share_a_group_and_others_do_not(store: Store, folder: Path, chain: Any) -> None:
+    picture(7).save(folder / "cat" / "again.jpg", quality=40)
+    picture(7).resize((48, 48)).save(folder / "cat" / "small.webp")
+    ImageEnhance.Brightness(picture(8)).enhance(0.8).save(folder / "dog" / "dark.png")
+    made = cleaned(store, folder, chain)
+    found = groups(made)
+    assert found["cat/07.png"] == found["cat/again.jpg"] == found["cat/small.webp"]
+    assert found["dog/08.png"] == found["dog/dark.png"]
+    assert len(set(found.values())) == 60
+    assert made["clean"].measured["duplicates"] == 3
+    assert made["clean"].measured["equal"] == 0
+    pairs = made["clean"].table("duplicates.parquet").to_pylist()
+    assert {pair["kind"] for pair in pairs} == {"near"}
+    assert all(0.9 <= pair["similarity"] < 1.01 for pair in pairs)
+    apart = groups(cleaned(store, folder, chain, near_duplicates=None))
+    assert len(set(apart.values())) == 63
+
+
+def test_groups_are_transitive_over_equal_near_and_named_rows(store: Store, folder: Path, chain: Any) -> None:
+    picture(7).save(folder / "cat" / "near.jpg", quality=40)
+    shutil.copy(folder / "cat" / "near.jpg", folder / "cat" / "same.jpg")
+    found = groups(cleaned(store, folder, chain))
+    assert len({found[f"cat/{name}"] for name in ("07.png", "near.jpg", "same.jpg")}) == 1
+
+
+def test_contradicting_labels_are_flagged_and_kept(store: Store, folder: Path, chain: Any) -> None:
+    picture(7).save(folder / "dog" / "wrong.jpg", quality=60)
+    made = cleaned(store, folder, chain)["clean"]
+    found = {row["source"]: row for row in made.table("quarantine.parquet").to_pylist()}
+    assert set(found) == {"cat/07.png", "dog/wrong.jpg"}
+    assert found["cat/07.png"]["severity"] == "flagged"
+    assert found["cat/07.png"]["reason"] == "conflicting_label"
+    assert found["cat/07.png"]["detail"] == "cat; its duplicate dog/wrong.jpg is dog"
+    assert made.measured["conflicting_labels"] == 1
+    assert (made.measured["rejected"], made.measured["flagged"], made.rows) == (0, 2, 61)
+
+
+def test_unusual_pictures_are_flagged_by_the_measure_that_tells_them(store: Store, folder: Path, chain: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "cat" / "noise.png")
+    made = cleaned(store, folder, chain)["clean"]
+    (row,) = made.table("quarantine.parquet").to_pylist()
+    assert (row["source"], row["severity"], row["reason"]) == ("cat/noise.png", "flagged", "outlier")
+    assert row["detail"].split()[0] in ("noise", "sharpness")
+    scores = made.table("outliers.parquet")
+    assert scores.num_rows == made.table("measures.parquet").num_rows == 61
+
+
+def test_rejected_and_flagged_rows_have_thumbnails_where_there_is_something_to_see(
+    store: Store, folder: Path, chain: Any
+) -> None:
+    whole = (io.BytesIO(), io.BytesIO())
+    picture(90, 200).save(whole[0], "JPEG", quality=95)
+    (folder / "cat" / "cut.jpg").write_bytes(whole[0].getvalue()[:4000])
+    (folder / "cat" / "text.jpg").write_text("no picture")
+    picture(91).resize((90, 5)).save(folder / "cat" / "thin.png")
+    made = cleaned(store, folder, chain, error_budget=0.1)["clean"]
+    found = {row["source"]: row for row in made.table("quarantine.parquet").to_pylist()}
+    assert {name: row["reason"] for name, row in found.items()} == {
+        "cat/cut.jpg": "truncated",
+        "cat/text.jpg": "unreadable",
+        "cat/thin.png": "too_small",
+    }
+    assert {row["severity"] for row in found.values()} == {"rejected"}
+    assert found["cat/text.jpg"]["thumbnail"] is None
+    for name in ("cat/cut.jpg", "cat/thin.png"):
+        with Image.open(io.BytesIO(found[name]["thumbnail"])) as image:
+            assert max(image.size) <= 96
+
+
+def test_a_set_of_duplicates_that_takes_much_of_the_data_is_warned_of(store: Store, folder: Path, chain: Any) -> None:
+    for number in range(25):
+        picture(7).save(folder / "cat" / f"copy{number}.jpg", quality=40 + number)
+    measured = cleaned(store, folder, chain)["clean"].measured
+    assert measured["largest_group"] == 26
+    (warning,) = measured["warnings"]
+    assert "26 of 85" in warning
+    assert "clean.near_duplicates" in warning
+
+
+def test_a_poison_file_costs_its_row_and_not_the_run(store: Store, folder: Path, chain: Any) -> None:
+    huge = bytearray((folder / "cat" / "01.png").read_bytes())
+    huge[16:24] = (200_000).to_bytes(4, "big") * 2
+    (folder / "cat" / "bomb.png").write_bytes(bytes(huge))
+    array = io.BytesIO()
+    np.save(array, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (folder / "cat" / "pickle.png").write_bytes(array.getvalue())
+    made = cleaned(store, folder, chain, error_budget=0.1)["clean"]
+    reasons = {row["source"]: row["reason"] for row in made.table("quarantine.parquet").to_pylist()}
+    assert set(reasons) == {"cat/bomb.png", "cat/pickle.png"}
+    assert made.rows == 60
+
+
+def test_a_folder_without_a_usable_picture_says_so(store: Store, tmp_path: Path, chain: Any) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.jpg").write_text("no picture")
+    with pytest.raises(StageError, match=r"3 of 3 samples cannot be used \(3 unreadable\)"):
+        cleaned(store, tmp_path, chain, error_budget=1.0)
+
+
+def test_a_damaged_shard_is_made_anew_with_a_warning(store: Store, folder: Path, chain: Any) -> None:
+    """A corrupt raw shard is found when the next stage is about to read it."""
+    from flows.dag import DAG
+    from flows.recipe import build_recipe
+    from ssl_tasks.materialize import materialize
+
+    sections = {"ingest": {"path": str(folder)}, "clean": {}, "normalize": {"size": 16}}
+    first = chain(store, sections, until="ingest")["ingest"]
+    shard = first.path(first.names("raw/")[0])
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    shard.write_bytes(bytes(data))
+    store._verified.clear()
+    built = build_recipe({"name": "test", "store": store.uri, **sections}, where="test")
+    made = materialize(store, DAG[0], built.config_of(DAG[0]), {}, fingerprint=first.fingerprint, verify=True)
+    assert made.status == "ran"
+    assert made.warning is not None
+    assert "another checksum" in made.warning
+    assert cleaned(store, folder, chain)["clean"].rows == 60
