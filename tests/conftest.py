@@ -26,6 +26,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("RAY_ADDRESS", raising=False)
         patch.delenv("PRETEXTFLOW_STORE", raising=False)
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")  # of the S3 server that tests start; Ray's workers inherit them
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_EC2_METADATA_DISABLED", "true")
         yield
 
 

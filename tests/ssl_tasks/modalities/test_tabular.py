@@ -26,7 +26,7 @@ def read(path: Path, **options: Any) -> tuple[pa.Table, pa.Table]:
 
 
 def payload(raw: pa.Table) -> np.ndarray:
-    return tabular.MODALITY.transform(raw, tabular.MODALITY.learn(iter([raw]), NORMALIZE), NORMALIZE)
+    return tabular.MODALITY.transform(raw, tabular.MODALITY.learn(iter([raw]), None, NORMALIZE), NORMALIZE)
 
 
 def reasons(raw: pa.Table) -> list[str | None]:
