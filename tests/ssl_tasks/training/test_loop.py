@@ -32,20 +32,20 @@ COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_
 
 
 @functools.cache
-def artifacts(modality: str) -> tuple[Any, ...]:
+def artifacts(modality: str, size: int) -> tuple[Any, ...]:
     """The same data in every process: the built-in sets, small."""
     from tests_chain import run_chain
 
     store = Store.open(os.path.join(tempfile.mkdtemp(), "store"))
     cancer = {"path": "builtin:cancer", "modality": "tabular", "label_column": "diagnosis"}
-    recipe: dict[str, Any] = {"normalize": {"size": 8, "channels": 1}}
+    recipe: dict[str, Any] = {"normalize": {"size": size, "channels": 1}, "clean": {"near_duplicates": None}}
     made = run_chain(store, recipe | ({"ingest": cancer} if modality == "tabular" else {}))
     return made["normalize"], made["split"], made["augment"]
 
 
-def make_job(**options: Any) -> Job:
+def make_job(size: int = 8, **options: Any) -> Job:
     config = PretrainConfig.model_validate({**COMMON, **options})
-    normalized, split, augmented = artifacts(config.modality)
+    normalized, split, augmented = artifacts(config.modality, size)
     out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
     return Job(config, out, normalized, split, augmented, num_views=1)
 
@@ -82,13 +82,21 @@ def scarf_fp32() -> dict[str, Any]:
 
 
 def dae_fp32() -> dict[str, Any]:
-    return train(make_job(**RECIPES["dae"], optimizer=SGD)).history
+    return train(make_job(**{**RECIPES["dae"], "batch_size": 256}, optimizer={**SGD, "lr": 0.005})).history
 
 
 def simclr_fp32() -> dict[str, Any]:
     method = {"name": "simclr", "temperature": 0.5}
-    slow = {"name": "sgd", "lr": 0.001, "momentum": 0.0}  # batch norm on few pixels amplifies the last bits with lr
-    return train(make_job(**{**RECIPES["simclr"], "method": method}, optimizer=slow)).history
+    slow = {"name": "sgd", "lr": 0.002, "momentum": 0.0}
+    options = {**RECIPES["simclr"], "method": method, "batch_size": 256}
+    return train(make_job(**options, optimizer=slow)).history
+
+
+def simclr_vit_fp32() -> dict[str, Any]:
+    """Without batch norm in the backbone, at an ordinary learning rate."""
+    method = {"name": "simclr", "temperature": 0.5}
+    options = {**RECIPES["simclr"], "method": method, "backbone": "test_vit"}
+    return train(make_job(size=32, **options, optimizer=SGD)).history
 
 
 def dae_fp64() -> dict[str, Any]:
@@ -106,8 +114,9 @@ def scarf_fp64() -> dict[str, Any]:
         (dae_fp64, 1e-8),
         (scarf_fp64, 1e-8),
         (scarf_fp32, 1e-4),
-        (dae_fp32, 1e-3),  # these two have synchronized batch norm
-        (simclr_fp32, 1e-3),
+        (simclr_vit_fp32, 1e-4),
+        (dae_fp32, 1e-4),
+        (simclr_fp32, 1e-3),  # batch norm over few pixels amplifies the last bits; the float64 curves agree
     ],
 )
 def test_losses_are_equal_for_one_and_two_workers(run: Any, tolerance: float, run_ranks: Any) -> None:
@@ -115,7 +124,7 @@ def test_losses_are_equal_for_one_and_two_workers(run: Any, tolerance: float, ru
     for together in run_ranks(run):
         assert len(together["loss"]) == 50
         np.testing.assert_allclose(together["loss"], alone["loss"], rtol=0, atol=tolerance)
-    assert alone["loss"][-1] < alone["loss"][0]
+    assert np.mean(alone["loss"][-10:]) < np.mean(alone["loss"][:10])
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
