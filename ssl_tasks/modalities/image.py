@@ -1,12 +1,11 @@
-"""Images: files in class folders, decoded once to a storage size as uint8 (H, W, C)."""
+"""Images: encoded files, decoded once to a storage size as uint8 (H, W, C)."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,8 @@ from torch import Tensor
 from ssl_tasks.modalities import image_augment
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.parallel import ordered_map
-from ssl_tasks.schema import CONTENT_ID, LABEL, PAYLOAD, SOURCE
-from ssl_tasks.sources import content_hash
-
-BATCH_ROWS = 1024
-BATCH_BYTES = 64 << 20
+from ssl_tasks.schema import PAYLOAD
+from ssl_tasks.sources.base import SampleSource
 
 
 class ImageModality:
@@ -30,18 +26,9 @@ class ImageModality:
 
     name = "image"
 
-    def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """The first folder below the root is the label; a file directly below the root has none."""
-        batch: list[tuple[Path, bytes]] = []
-        size = 0
-        for path, data in zip(files, ordered_map(Path.read_bytes, files), strict=True):
-            if batch and (len(batch) == BATCH_ROWS or size + len(data) > BATCH_BYTES):
-                yield _tables(root, batch)
-                batch, size = [], 0
-            batch.append((path, data))
-            size += len(data)
-        if batch:
-            yield _tables(root, batch)
+    def read(self, source: SampleSource, config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Encoded images, as the source has them."""
+        return source.samples()
 
     def check(self, raw: pa.Table, config: Any) -> list[Checked]:
         """Decodes every image; the key is a hash of the upright RGB pixels."""
@@ -135,15 +122,3 @@ def _upright(image: Image.Image) -> Image.Image:
 def _payloads(raw: pa.Table) -> list[bytes]:
     values: list[bytes] = raw[PAYLOAD].to_pylist()
     return values
-
-
-def _tables(root: Path, batch: list[tuple[Path, bytes]]) -> tuple[pa.Table, pa.Table]:
-    relative = [path.relative_to(root) for path, _ in batch]
-    rows = pa.table(
-        {
-            SOURCE: pa.array([path.as_posix() for path in relative], pa.string()),
-            CONTENT_ID: pa.array([content_hash(data) for _, data in batch], pa.string()),
-            LABEL: pa.array([path.parts[0] if len(path.parts) > 1 else None for path in relative], pa.string()),
-        }
-    )
-    return rows, pa.table({PAYLOAD: pa.array([data for _, data in batch], pa.large_binary())})
