@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from ssl_tasks.store import Store
 from ssl_tasks.store.runs import find_run, run_ids
 
 SHOWN_FILES = 5
-_ROW = re.compile(r"#\d+$")
+_ROW = re.compile(r"(?s)^(?P<file>.*?)#\d+(?: -> (?P<named>.*)|:.*)?$")
+"""A row of a file, which may name another file, or a member of it."""
 
 
 def resolve(text: str, uri: str | None) -> tuple[Store, str]:
@@ -81,8 +84,15 @@ def trace(store: Store, fingerprint: str, *, all_files: bool = False) -> tuple[l
 
 
 def _sources(store: Store, manifest: Manifest) -> list[str]:
-    """Raw files of an artifact without parents; a `#row` behind the name tells the rows of one file apart."""
+    """Raw files of an artifact without parents: those that hold rows, and those that rows name."""
     if manifest.parents or ROWS_FILE not in manifest.files:
         return []
     table = store.handle(manifest).table(ROWS_FILE, columns=[SOURCE])
-    return sorted({_ROW.sub("", str(name)) for name in table[SOURCE].to_pylist()})
+    return sorted({file for source in table[SOURCE].to_pylist() for file in _files(str(source))})
+
+
+def _files(source: str) -> Iterator[str]:
+    row = _ROW.match(source)
+    yield row["file"] if row else source
+    if row and row["named"] is not None:
+        yield os.path.normpath(os.path.join(os.path.dirname(row["file"]), row["named"]))

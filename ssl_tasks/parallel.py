@@ -14,17 +14,34 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def ordered_map(fn: Callable[[Item], Result], items: Iterable[Item], threads: int | None = None) -> Iterator[Result]:
-    """`map` over threads, in order, with a bounded number of items under way (memory stays flat)."""
+def ordered_map(
+    fn: Callable[[Item], Result],
+    items: Iterable[Item],
+    threads: int | None = None,
+    *,
+    weigh: Callable[[Item], int] = lambda item: 0,
+    most: int = 0,
+) -> Iterator[Result]:
+    """`map` over threads, in order, with a bounded number of items under way (memory stays flat).
+
+    Args:
+        weigh: bytes that an item holds while it is under way.
+        most: bytes under way; an item that weighs more goes alone.
+    """
     threads = threads or min(16, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(threads) as pool:
-        under_way: collections.deque[Future[Result]] = collections.deque()
+        under_way: collections.deque[tuple[Future[Result], int]] = collections.deque()
+        total = 0
         for item in items:
-            under_way.append(pool.submit(fn, item))
-            if len(under_way) >= 4 * threads:
-                yield under_way.popleft().result()
+            weight = weigh(item)
+            while under_way and (len(under_way) >= 4 * threads or total + weight > most):
+                future, lighter = under_way.popleft()
+                total -= lighter
+                yield future.result()
+            under_way.append((pool.submit(fn, item), weight))
+            total += weight
         while under_way:
-            yield under_way.popleft().result()
+            yield under_way.popleft()[0].result()
 
 
 def payload_map(fn: Callable[[bytes | None], Result], payloads: Sequence[bytes | None]) -> Iterator[Result]:

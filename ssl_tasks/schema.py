@@ -17,11 +17,27 @@ GROUP_ID = "group_id"
 DOMAIN = "domain"
 SPLIT = "split"
 LABEL = "label"
+LABELS = "labels"
+MASK = "mask"
 PAYLOAD = "payload"
 LABEL_KEY = "label_key"
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
+SPLIT_NAMES = {
+    TRAIN: TRAIN,
+    "training": TRAIN,
+    "unlabeled": TRAIN,
+    "unlabelled": TRAIN,
+    "unsupervised": TRAIN,
+    VAL: VAL,
+    "valid": VAL,
+    "validation": VAL,
+    "dev": VAL,
+    TEST: TEST,
+    "testing": TEST,
+}
+"""What the world calls its splits, in small letters; a part without labels is for training."""
 
 ROWS_FILE = "rows.parquet"
 GROUPS_FILE = "groups.parquet"
@@ -50,10 +66,10 @@ ROWS = pa.schema(
         pa.field(DOMAIN, pa.string()),
         pa.field(SPLIT, pa.string()),
         pa.field(LABEL, pa.string()),
-        pa.field("labels", pa.list_(pa.string())),
+        pa.field(LABELS, pa.list_(pa.string())),
         pa.field("number", pa.float64()),
         pa.field("text", pa.string()),
-        pa.field("mask", pa.large_binary()),
+        pa.field(MASK, pa.large_binary()),
         pa.field("boxes", pa.list_(BOX)),
     ]
 )

@@ -17,11 +17,11 @@ MODALITIES = {
 }
 VERSIONS = {"image": 2, "tabular": 2}
 SUFFIXES = {
-    "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom"),
     "tabular": (".csv", ".tsv", ".parquet"),
 }
-WITH_COLUMNS = frozenset({"tabular"})
-"""Modalities whose sources have named columns; for others a key like `ingest.label_column` means nothing.
+OF_FEATURES = frozenset({"tabular"})
+"""Modalities whose files are tables with the features as columns; a sample of the others has one encoded payload.
 
 These stand here and not in the modality's file, which imports torch: a cached run needs no more than them."""
 

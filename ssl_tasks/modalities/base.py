@@ -5,9 +5,8 @@ One file per modality. Readers give Arrow tables, everything after that works on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,8 +46,12 @@ class Modality(Protocol):
 
     name: str
 
-    def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """Pairs (rows without numbers and ids of samples, raw payload), bounded in rows and bytes."""
+    def read(self, source: Any, config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Pairs (rows without numbers and ids of samples, raw payload), bounded in rows and bytes.
+
+        Args:
+            source: of `ssl_tasks.sources`; `Tables` for the modalities in `OF_FEATURES`.
+        """
         ...
 
     def check(self, raw: pa.Table, config: Any) -> Checked:

@@ -18,7 +18,8 @@ from torch import Tensor
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, SOURCE, SPLIT
-from ssl_tasks.sources import content_hash
+from ssl_tasks.sources.hashes import content_hash
+from ssl_tasks.sources.tables import Tables
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 BROKEN = "broken"
@@ -34,18 +35,18 @@ class TabularModality:
 
     name = "tabular"
 
-    def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
+    def read(self, source: Tables, config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
         """Rows in file order; all values as text, so that one wrong value is a row's fault and not the file's."""
         schema: pa.Schema | None = None
-        for file in files:
-            source, first = file.relative_to(root).as_posix(), 0
-            for table, broken in _text_tables(file):
-                schema = schema or _raw_schema(table, config, source)
-                columns = [name.removeprefix(_COLUMN) for name in schema.names if name != BROKEN]
+        for path, name in source.files():
+            first = 0
+            for table, broken in _text_tables(Path(path)):
+                schema = schema or _raw_schema(table, config, name)
+                columns = [column.removeprefix(_COLUMN) for column in schema.names if column != BROKEN]
                 if missing := sorted({*columns, *_roles(config)} - set(table.column_names)):
-                    raise RequestError(f"ingest.path: {source} lacks the column {missing[0]!r} of the first file")
+                    raise RequestError(f"ingest.path: {name} lacks the column {missing[0]!r} of the first file")
                 raw = pa.table([*table.select(columns).columns, broken], schema=schema)
-                yield _identity(table, raw, config, source, first), raw
+                yield _identity(table, raw, config, name, first), raw
                 first += table.num_rows
 
     def check(self, raw: pa.Table, config: Any) -> Checked:

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact, Cursor
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import GROUP_ID, GROUPS_FILE, LABEL, ROW, ROWS_FILE, SPLIT, SPLITS, TEST, TRAIN, VAL
+from ssl_tasks.schema import GROUP_ID, GROUPS_FILE, LABEL, ROW, ROWS_FILE, SPLIT, SPLIT_NAMES, SPLITS, TEST, TRAIN
 
 Int8 = NDArray[np.int8]
 Int = NDArray[np.int64]
 
 NOT_GIVEN = -1
-OTHER_NAMES = {"training": TRAIN, "validation": VAL, "valid": VAL, "dev": VAL, "testing": TEST}
 
 
 @dataclass
@@ -119,8 +118,8 @@ def number_groups(keys: NDArray[np.uint64]) -> tuple[NDArray[np.int32], NDArray[
 def _given(name: str | None) -> int:
     if name is None:
         return NOT_GIVEN
-    plain = OTHER_NAMES.get(name.lower(), name.lower())
-    if plain not in SPLITS:
+    plain = SPLIT_NAMES.get(name.lower())
+    if plain is None:
         raise RequestError(f"ingest.split_column: {name!r} is none of train, val, test")
     return SPLITS.index(plain)
 

@@ -35,7 +35,7 @@ class CleanConfig(Config):
     """Images: how alike two are that must stand in one split (1 is equal); null joins equal ones only."""
     max_pixels: int = Field(100_000_000, gt=0)
     """Images: more are refused before they are decoded."""
-    min_side: int = Field(8, ge=1)
+    min_side: int = Field(4, ge=1)
     """Images: least width and height in pixels."""
     max_aspect: float = Field(10.0, ge=1)
     """Images: the longer side over the shorter."""

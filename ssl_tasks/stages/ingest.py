@@ -1,47 +1,41 @@
-"""Ingest: read a folder or table as it is, give every sample an identity, pack raw content into shards."""
+"""Ingest: read what there is at a path as it is, give every sample an identity, pack raw content into shards."""
 
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import Field
+import pyarrow.parquet as pq
 
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.config import Config, execution
-from ssl_tasks.errors import RequestError, StageError
-from ssl_tasks.schema import CONTENT_ID, LABEL, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import CONTENT_ID, LABEL, LABELS, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
 from ssl_tasks.shards import ShardWriter
-from ssl_tasks.sources import find_files, listing_hash
+from ssl_tasks.sources.base import Source
+from ssl_tasks.sources.config import SourceConfig
+from ssl_tasks.sources.detect import open_source
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
-COLUMN_KEYS = ("label_column", "group_column", "domain_column", "split_column", "drop_columns")
+MAX_CLASSES = 10_000
+GROUP_ROWS, GROUP_BYTES = 16_384, 32 << 20
+"""Of one row group of `rows.parquet`; small ones would cost readers a footer of gigabytes for many rows."""
 
 
-class IngestConfig(Config):
-    """Where the data is and, for tables, what its columns mean."""
+class IngestConfig(SourceConfig):
+    """Where the data is, of what kind its samples are, and what its folders and columns mean."""
 
-    path: str = execution("builtin:digits", min_length=1)
-    """Folder, file, or builtin:digits / builtin:cancer. Not hashed: the content is."""
     modality: str = "image"
-    label_column: str | None = None
-    group_column: str | None = None
-    """Rows with equal values (patient, speaker, scene) never stand in different splits."""
-    domain_column: str | None = None
-    split_column: str | None = None
-    drop_columns: list[str] = Field(default_factory=list)
 
 
 def source(config: IngestConfig) -> str:
     """Content hash of what would be read; files that did not change are not read again."""
-    root, files = _find(config)
-    return listing_hash(root, files)
+    return _open(config).listing_hash()
 
 
 def run(config: IngestConfig, out: Output) -> Artifact:
@@ -51,43 +45,90 @@ def run(config: IngestConfig, out: Output) -> Artifact:
         RequestError: the path, a column or a file's format is wrong, or there are no rows.
         StageError: a file changed while it was read.
     """
-    root, files = _find(config)
-    before = listing_hash(root, files)
-    count = labelled = 0
-    classes: set[str] = set()
+    found = _open(config)
+    total = found.total()
+    counts = _Counts()
     raw_writer = ShardWriter(out, "raw")
-    with out.writer(ROWS_FILE, ROWS) as rows_writer:
-        for rows, raw in modalities.modality(config.modality).read(root, files, config):
-            numbers = pa.array(np.arange(count, count + rows.num_rows), pa.int64())
+    with out.writer(ROWS_FILE, ROWS) as parquet, _Groups(parquet) as rows_writer:
+        for rows, raw in modalities.modality(config.modality).read(found, config):
+            numbers = pa.array(np.arange(counts.rows, counts.rows + rows.num_rows), pa.int64())
             rows = rows.append_column(ROW, numbers).append_column(SAMPLE_ID, _sample_ids(rows))
-            rows_writer.write_table(align(rows, ROWS))
+            rows_writer.write(align(rows, ROWS))
             raw_writer.write(raw.add_column(0, ROW, numbers))
-            count += rows.num_rows
-            if LABEL in rows.column_names:
-                classes.update(pc.unique(rows[LABEL]).drop_null().to_pylist())
-                labelled += rows.num_rows - rows[LABEL].null_count
+            counts.add(rows)
+            out.progress(counts.rows, total, found.unit)
         raw_writer.flush()
-    if not count:
+    if not counts.rows:
         raise RequestError(f"ingest.path: {config.path} has no rows")
-    if listing_hash(root, _find(config)[1]) != before:
-        raise StageError(f"ingest.path: files below {root} changed while they were read; run again when they rest")
-    measured: dict[str, Any] = {
-        "modality": config.modality,
-        "files": len(files),
-        "labelled": labelled,
-        "classes": sorted(classes),
-        "source": str(root),
-    }
-    return out.artifact(rows=count, measured=measured)
+    measured = {"modality": config.modality, "source": str(found.root), **found.facts(), **counts.measured()}
+    return out.artifact(rows=counts.rows, measured=measured)
 
 
-def _find(config: IngestConfig) -> tuple[Path, list[Path]]:
-    """The root folder and the files to read; refuses keys that mean nothing for the modality."""
-    suffixes = modalities.SUFFIXES[modalities.require(config.modality)]
-    for key in COLUMN_KEYS:
-        if getattr(config, key) and config.modality not in modalities.WITH_COLUMNS:
-            raise RequestError(f"ingest.{key}: is for tables, and ingest.modality is {config.modality!r}; leave it out")
-    return find_files(config.path, suffixes)
+def _open(config: IngestConfig) -> Source:
+    modality = modalities.require(config.modality)
+    features = modality in modalities.OF_FEATURES
+    return open_source(config, modalities.SUFFIXES[modality], features=features)
+
+
+class _Groups:
+    """Collects rows until they make a row group worth writing."""
+
+    def __init__(self, parquet: pq.ParquetWriter) -> None:
+        self._parquet = parquet
+        self._pending: list[pa.Table] = []
+        self._rows = self._bytes = 0
+
+    def write(self, rows: pa.Table) -> None:
+        self._pending.append(rows)
+        self._rows += rows.num_rows
+        self._bytes += rows.nbytes
+        if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._pending:
+            self._parquet.write_table(pa.concat_tables(self._pending))
+        self._pending, self._rows, self._bytes = [], 0, 0
+
+    def __enter__(self) -> _Groups:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._flush()
+
+
+class _Counts:
+    """What the rows have in common, bounded however many there are."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._labelled = {LABEL: 0, LABELS: 0}
+        self._classes: set[str] = set()
+        self._more = False
+
+    def add(self, rows: pa.Table) -> None:
+        self.rows += rows.num_rows
+        for name in self._labelled.keys() & set(rows.column_names):
+            column = rows[name]
+            self._labelled[name] += rows.num_rows - column.null_count
+            values = pc.list_flatten(column) if name == LABELS else column
+            for value in pc.unique(values).drop_null().to_pylist():
+                if value in self._classes or len(self._classes) < MAX_CLASSES:
+                    self._classes.add(value)
+                else:
+                    self._more = True
+
+    def measured(self) -> dict[str, Any]:
+        """Classes stand there as far as they are few; `more_classes` says that there are others."""
+        return {
+            "labelled": self._labelled[LABEL],
+            "multi_labelled": self._labelled[LABELS],
+            "classes": sorted(self._classes),
+            "more_classes": self._more,
+        }
 
 
 def _sample_ids(rows: pa.Table) -> pa.Array:
@@ -102,4 +143,4 @@ def parts(config: Any) -> dict[str, int]:
     return {config.modality: modalities.VERSIONS[modalities.require(config.modality)]}
 
 
-STAGE = Stage("ingest", IngestConfig, (), run, parts=parts, source=source)
+STAGE = Stage("ingest", IngestConfig, (), run, version=2, parts=parts, source=source)

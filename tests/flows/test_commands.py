@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import doctor as doctor_checks
-from flows import session
+from flows import lineage, session
 from flows.commands import app
 from flows.console import make_console
 from flows.execution import Execution
@@ -147,6 +147,20 @@ def test_lineage_reaches_the_raw_files(ask: Ask, done: Execution, form: str) -> 
     assert nodes["pretrain"]["parents"] == {"split": done.artifacts["split"].fingerprint}
     assert "f0.png" in seen
     assert "(see above)" in seen
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("a/b.png", ["a/b.png"]),
+        ("people.csv#12", ["people.csv"]),
+        ("a/list.csv#12 -> ../b/c #1.png", ["a/list.csv", "b/c #1.png"]),
+        ("a/x.tar#3:d/e.png", ["a/x.tar"]),
+        ("x.npz#3:x_train", ["x.npz"]),
+    ],
+)
+def test_the_raw_files_behind_a_row(source: str, files: list[str]) -> None:
+    assert list(lineage._files(source)) == files
 
 
 def test_lineage_of_nothing_is_refused(ask: Ask, done: Execution) -> None:

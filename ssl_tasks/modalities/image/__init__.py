@@ -9,8 +9,7 @@ statistics.py           quantiles, mean and deviation of stored train rows
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -27,12 +26,10 @@ from ssl_tasks.modalities.image.decoding import decode, partly, quietly
 from ssl_tasks.modalities.image.readers import UnusableError
 from ssl_tasks.modalities.image.resize import DEPTHS, require_channels, stored
 from ssl_tasks.modalities.image.statistics import fit
-from ssl_tasks.parallel import ordered_map, payload_map
-from ssl_tasks.schema import CONTENT_ID, LABEL, PAYLOAD, SOURCE
-from ssl_tasks.sources import content_hash
+from ssl_tasks.parallel import payload_map
+from ssl_tasks.schema import PAYLOAD
+from ssl_tasks.sources.base import SampleSource
 
-BATCH_ROWS = 1024
-BATCH_BYTES = 64 << 20
 FITTED = ("low", "high", "mean", "std")
 KIND = ("channels", "depth")
 THUMBNAIL_SIDE = 96
@@ -45,18 +42,9 @@ class ImageModality:
 
     name = "image"
 
-    def read(self, root: Path, files: Sequence[Path], config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
-        """The first folder below the root is the label; a file directly below the root has none."""
-        batch: list[tuple[Path, bytes]] = []
-        size = 0
-        for path, data in zip(files, ordered_map(Path.read_bytes, files), strict=True):
-            if batch and (len(batch) == BATCH_ROWS or size + len(data) > BATCH_BYTES):
-                yield _tables(root, batch)
-                batch, size = [], 0
-            batch.append((path, data))
-            size += len(data)
-        if batch:
-            yield _tables(root, batch)
+    def read(self, source: SampleSource, config: Any) -> Iterator[tuple[pa.Table, pa.Table]]:
+        """Encoded images, as the source has them."""
+        return source.samples()
 
     def check(self, raw: pa.Table, config: Any) -> Checked:
         """Decodes every image; see `checking.check`."""
@@ -152,15 +140,3 @@ def _thumbnail(data: bytes | None) -> bytes | None:
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=80)
     return stream.getvalue()
-
-
-def _tables(root: Path, batch: list[tuple[Path, bytes]]) -> tuple[pa.Table, pa.Table]:
-    relative = [path.relative_to(root) for path, _ in batch]
-    rows = pa.table(
-        {
-            SOURCE: pa.array([path.as_posix() for path in relative], pa.string()),
-            CONTENT_ID: pa.array([content_hash(data) for _, data in batch], pa.string()),
-            LABEL: pa.array([path.parts[0] if len(path.parts) > 1 else None for path in relative], pa.string()),
-        }
-    )
-    return rows, pa.table({PAYLOAD: pa.array([data for _, data in batch], pa.large_binary())})

@@ -13,7 +13,7 @@ from PIL import Image
 from ssl_tasks import modalities
 from ssl_tasks.randomness import row_keys
 from ssl_tasks.shards import tensor_array
-from ssl_tasks.sources import find_files
+from ssl_tasks.sources.detect import open_source
 from ssl_tasks.stages.augment import AugmentConfig
 from ssl_tasks.stages.clean import CleanConfig
 from ssl_tasks.stages.ingest import IngestConfig
@@ -53,8 +53,8 @@ def read(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     write(root)
     config = IngestConfig(path=str(root), modality=request.param, **options)
     modality = modalities.modality(request.param)
-    folder, files = find_files(config.path, modalities.SUFFIXES[request.param])
-    pairs = list(modality.read(folder, files, config))
+    features = request.param in modalities.OF_FEATURES
+    pairs = list(modality.read(open_source(config, modalities.SUFFIXES[request.param], features=features), config))
     rows, raw = pa.concat_tables([r for r, _ in pairs]), pa.concat_tables([r for _, r in pairs])
     checked = modality.check(raw, CleanConfig(modality=request.param))
     good = raw.filter(pa.array([reason is None for reason in checked.reasons]))

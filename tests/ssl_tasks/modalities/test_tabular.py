@@ -11,7 +11,8 @@ import pytest
 from ssl_tasks import modalities
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities import tabular
-from ssl_tasks.sources import find_files
+from ssl_tasks.sources.detect import open_source
+from ssl_tasks.sources.tables import Tables
 from ssl_tasks.stages.clean import CleanConfig
 from ssl_tasks.stages.ingest import IngestConfig
 from ssl_tasks.stages.normalize import NormalizeConfig
@@ -21,7 +22,9 @@ NORMALIZE = NormalizeConfig(modality="tabular")
 
 def read(path: Path, **options: Any) -> tuple[pa.Table, pa.Table]:
     config = IngestConfig(path=str(path), modality="tabular", **options)
-    pairs = list(tabular.MODALITY.read(*find_files(config.path, modalities.SUFFIXES["tabular"]), config))
+    source = open_source(config, modalities.SUFFIXES["tabular"], features=True)
+    assert isinstance(source, Tables)
+    pairs = list(tabular.MODALITY.read(source, config))
     return pa.concat_tables([rows for rows, _ in pairs]), pa.concat_tables([raw for _, raw in pairs])
 
 

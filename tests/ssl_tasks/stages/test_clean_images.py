@@ -94,7 +94,7 @@ def test_rejected_and_flagged_rows_have_thumbnails_where_there_is_something_to_s
     picture(90, 200).save(whole[0], "JPEG", quality=95)
     (folder / "cat" / "cut.jpg").write_bytes(whole[0].getvalue()[:4000])
     (folder / "cat" / "text.jpg").write_text("no picture")
-    picture(91).resize((90, 5)).save(folder / "cat" / "thin.png")
+    picture(91).resize((20, 3)).save(folder / "cat" / "thin.png")
     made = cleaned(store, folder, chain, error_budget=0.1)["clean"]
     found = {row["source"]: row for row in made.table("quarantine.parquet").to_pylist()}
     assert {name: row["reason"] for name, row in found.items()} == {

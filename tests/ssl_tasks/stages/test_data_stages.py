@@ -262,10 +262,20 @@ def test_a_table_without_rows_is_refused(store: Store, tmp_path: Path, chain: An
         chain(store, {"ingest": {"path": str(tmp_path / "data.parquet"), "modality": "tabular"}}, until="ingest")
 
 
-@pytest.mark.parametrize("key", ["label_column", "group_column", "domain_column", "split_column", "drop_columns"])
-def test_keys_for_tables_are_refused_for_images_before_anything_runs(shapes: Path, key: str) -> None:
+@pytest.mark.parametrize("key", [name for name in IngestConfig.model_fields if name.endswith(("column", "columns"))])
+def test_keys_for_columns_are_refused_for_folders_before_anything_runs(shapes: Path, key: str) -> None:
     config = IngestConfig.model_validate({"path": str(shapes), key: ["x"] if key == "drop_columns" else "x"})
-    with pytest.raises(RequestError, match=rf"ingest\.{key}: is for tables"):
+    with pytest.raises(RequestError, match=rf"ingest\.{key}: means nothing for images in folders"):
+        ingest.source(config)
+
+
+@pytest.mark.parametrize("key", ["image_column", "mask_column", "text_column", "folders"])
+def test_keys_for_images_are_refused_for_tables_before_anything_runs(tmp_path: Path, key: str) -> None:
+    (tmp_path / "data.csv").write_text(CSV)
+    config = IngestConfig.model_validate(
+        {"path": str(tmp_path), "modality": "tabular", key: ["label"] if key == "folders" else "x"}
+    )
+    with pytest.raises(RequestError, match=rf"ingest\.{key}: means nothing for tables of features"):
         ingest.source(config)
 
 

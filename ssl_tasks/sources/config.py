@@ -1,0 +1,48 @@
+"""The keys of a recipe that say where data is and what its folders and columns mean."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator
+
+from ssl_tasks.config import Config, execution
+
+FolderRole = Literal["split", "label", "group", "domain", "ignore"]
+
+
+class SourceConfig(Config):
+    """Where the data is and what belongs to its samples besides their content."""
+
+    path: str = execution("builtin:digits", min_length=1)
+    """Folder, file, or builtin:digits / builtin:cancer. Not hashed: the content is."""
+    folders: Literal["auto"] | list[FolderRole] = "auto"
+    """Images in folders: what each level of folders means, from the top. `auto`: [split, label] where the top folders
+    are called train, val or test, else [label]. A file that stands less deep has no such value."""
+    image_column: str | None = None
+    """Lists and data sets: the column with the path or content; the first of the usual names where it is left out."""
+    mask_column: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    """For lists and data sets of images, each of these columns is by default the one of the role's own name."""
+    group_column: str | None = None
+    """Rows with equal values (patient, speaker, scene) never stand in different splits."""
+    domain_column: str | None = None
+    split_column: str | None = None
+    drop_columns: list[str] = Field(default_factory=list)
+    """Tables: columns that are no features."""
+
+    @field_validator("folders", mode="before")
+    @classmethod
+    def _known_and_each_once(cls, value: object) -> object:
+        """Before pydantic, whose message for such a union names its inner types."""
+        if value == "auto":
+            return value
+        roles = get_args(FolderRole)
+        if not isinstance(value, list):
+            raise ValueError(f"expected auto, or a list of {', '.join(roles)}")
+        if wrong := [role for role in value if role not in roles]:
+            raise ValueError(f"{wrong[0]!r} is none of {', '.join(roles)}")
+        if twice := sorted(role for role in {*value} - {"ignore"} if value.count(role) > 1):
+            raise ValueError(f"{twice[0]} stands twice")
+        return value

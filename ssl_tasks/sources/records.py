@@ -1,0 +1,116 @@
+"""Lists and data sets: containers whose rows name files or hold their content, with columns for the rest.
+
+What a container's format is stands in `lists` (CSV, JSON lines) and `columnar` (Parquet, Arrow), what its columns
+mean in `columns`; here is how the files that rows name are found, hashed and read beside them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import PAYLOAD, SOURCE
+from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
+from ssl_tasks.sources.columns import Batch, Columns, Reader, choose
+from ssl_tasks.sources.config import SourceConfig
+from ssl_tasks.sources.listing import Part, read_parts, unchanged
+from ssl_tasks.sources.values import ROLES, fill_split, role_columns
+from ssl_tasks.sources.walk import is_utf8
+
+OpenReader = Callable[[str], AbstractContextManager[Reader]]
+
+
+class Records(Source):
+    """The rows of one or more containers."""
+
+    kind = "records"
+    what = "a list or data set"
+    keys = frozenset({"image_column", "mask_column", *(f"{role}_column" for role in ROLES.values())})
+
+    def __init__(
+        self,
+        config: SourceConfig,
+        root: Path,
+        names: Names,
+        open_reader: OpenReader,
+        splits: Mapping[str, str],
+        beside: Collection[str] = (),
+    ) -> None:
+        """Args as in `Source`, and
+
+        splits: by the container's name, the split of those of its rows that have none of their own.
+        beside: which of the names say something about the rows and hold none.
+        """
+        super().__init__(config, root, names)
+        self.open_reader, self.splits, self.beside = open_reader, splits, beside
+        self.columns = Columns({}, {})
+        self.missing: Counter[str] = Counter()
+        self._names: set[str] = set()
+
+    def parts(self, *, content: bool) -> Iterator[Part]:
+        """Each container, then the files that its rows name."""
+        for container in super().parts(content=content):
+            yield container
+            (name,), (path,) = container.keys, container.paths
+            if name in self.beside:
+                continue
+            with unchanged(path), self.open_reader(path) as reader:
+                self.columns = columns = choose(reader, self.config, name, self.columns)
+                self._names.update(reader.names)
+                images, others = list(columns.content.values()), list(columns.roles.values())
+                for batch in reader.batches(images, others) if content else reader.paths(images):
+                    yield self._part(name, columns, batch, reader if content else None)
+
+    def _part(self, name: str, columns: Columns, batch: Batch, reader: Reader | None) -> Part:
+        """A batch's rows, with a file for each path in it; without a reader, these files alone matter."""
+        contents = {role: list(batch.columns[given]) for role, given in columns.content.items()}
+        places = [f"{name}#{batch.first + row}" for row in range(len(contents[PAYLOAD]))]
+        sources = list(places)
+        part = Part([], [], [], table={SOURCE: sources, **contents})
+        for row, place in enumerate(places):
+            for role, values in sorted(contents.items()):  # so that keys ascend
+                given = values[row]
+                if isinstance(given, str):
+                    key = f"{name}#{batch.first + row:012d} {role} {given}"
+                    part.add(key, self._locate(name, given, place), row, role)
+                    values[row] = None
+                    if role == PAYLOAD:
+                        sources[row] = f"{place} -> {given}"
+                elif given is not None:
+                    part.table_bytes += len(given)
+        if reader is not None:
+            given_roles = {column: batch.columns[given] for column, given in columns.roles.items()}
+            names = {c: reader.class_names[given] for c, given in columns.roles.items() if given in reader.class_names}
+            part.table |= role_columns(given_roles, names, places)
+            fill_split(part.table, self.splits.get(name), len(places))
+        return part
+
+    def _locate(self, name: str, given: str, place: str) -> str:
+        if "://" in given:
+            raise RequestError(f"ingest.path: {place} names {given!r}; only files on this machine's disks are read")
+        if not is_utf8(given):
+            raise RequestError(f"ingest.path: {place} names {given!r}, which is not UTF-8")
+        return os.path.join(self.root, os.path.dirname(name), given)
+
+    def samples(self) -> Iterator[Pair]:
+        """A row for each row; one whose file is not there has no payload."""
+        described = (part for part in self.listed() if part.table)
+        for part, found in read_parts(described, self.memory.forget):
+            table = dict(part.table)
+            ids: list[str | None] = [None] * len(table[SOURCE])
+            for row, role, seen, data in zip(part.rows, part.roles, part.seen, found, strict=True):
+                table[role][row] = data
+                if role == PAYLOAD:
+                    ids[row] = seen.hash
+                self.missing[role] += data is None
+            yield sample_tables(table.pop(SOURCE), table.pop(PAYLOAD), ids, table)
+
+    def facts(self) -> dict[str, Any]:
+        """Also which columns were taken for what, and how many named files are not there."""
+        columns = {role: name for role, name in self.columns.named().items() if name in self._names}
+        return {**super().facts(), "columns": columns, "missing": dict(+self.missing)}

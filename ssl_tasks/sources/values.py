@@ -1,0 +1,89 @@
+"""What users write into label, group, domain, split and text columns, as the rows table has it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import DOMAIN, GROUP_ID, LABEL, LABELS, SPLIT, SPLIT_NAMES
+from ssl_tasks.sources.walk import is_utf8
+
+ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split", "text": "text"}
+"""Columns of `schema.ROWS` that a column of a list may give, and their roles' names."""
+SPLIT_HINT = "train, val or test (or training, unlabeled, valid, validation, dev, testing)"
+
+
+def text_of(value: Any, where: str) -> str | None:
+    """One value as text: trimmed, whole numbers without a point; None where it is empty or NaN.
+
+    Raises:
+        RequestError: it is no single value; the message begins with `where`.
+    """
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise RequestError(f"{where}: {value[:40]!r} is not UTF-8 text") from error
+    if isinstance(value, (dict, list, tuple)):
+        raise RequestError(f"{where}: {str(value)[:80]} is not a single value")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    if not is_utf8(text):  # JSON can escape what is none
+        raise RequestError(f"{where}: {text!r} is not UTF-8 text")
+    return text or None
+
+
+def role_columns(given: dict[str, list[Any]], names: dict[str, Sequence[str]], places: list[str]) -> dict[str, Any]:
+    """Columns of `schema.ROWS` from a source's values.
+
+    Args:
+        given: by column of `ROLES`, a value for each row.
+        names: by column, the class names that stand for 0, 1, ...
+        places: where each row is, for messages.
+
+    Raises:
+        RequestError: a value is none of what its column takes; the message names the row.
+    """
+    columns: dict[str, Any] = {}
+    for column, values in given.items():
+        role = ROLES[column]
+        called = names.get(column)
+        if column == LABEL and any(isinstance(value, (list, tuple)) for value in values):
+            several = [value if isinstance(value, (list, tuple)) else None for value in values]
+            columns[LABELS] = [
+                value if value is None else [t for v in value if (t := _named(v, called, f"{place}: {role}"))]
+                for value, place in zip(several, places, strict=True)
+            ]
+            values = [None if isinstance(value, (list, tuple)) else value for value in values]
+        texts = [_named(value, called, f"{place}: {role}") for value, place in zip(values, places, strict=True)]
+        columns[column] = [_split(t, p) for t, p in zip(texts, places, strict=True)] if column == SPLIT else texts
+    return columns
+
+
+def _named(value: Any, names: Sequence[str] | None, where: str) -> str | None:
+    if names is None or not isinstance(value, int):
+        return text_of(value, where)
+    if value < 0:  # Hugging Face's mark of a row without a label
+        return None
+    if value >= len(names):
+        raise RequestError(f"{where}: {value} is outside the {len(names)} class names that the data set has")
+    return names[value]
+
+
+def _split(name: str | None, where: str) -> str | None:
+    if name is None:
+        return None
+    if name.lower() not in SPLIT_NAMES:
+        raise RequestError(f"{where}: split {name!r} is not {SPLIT_HINT}")
+    return SPLIT_NAMES[name.lower()]
+
+
+def fill_split(columns: dict[str, Any], split: str | None, num_rows: int) -> None:
+    """Give the rows without a split of their own that of their container."""
+    if split is not None:
+        columns[SPLIT] = [own or split for own in columns.get(SPLIT) or [None] * num_rows]

@@ -1,0 +1,220 @@
+"""Lists of files: CSV, TSV and JSON lines."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.sources import lists
+
+Read = Callable[..., Any]
+PNG = Callable[[int], bytes]
+
+
+def test_every_role_has_the_column_of_its_name(tmp_path: Path, pictures: Path, read: Read, png: PNG) -> None:
+    (tmp_path / "list.csv").write_text(
+        "path,label,group,domain,split,mask,text,else\n"
+        "pictures/0.png, cat ,p1,mr,Training,pictures/5.png,a cat,1\n"
+        'pictures/1.png,3,,ct,dev,,"two\nlines",2\n'
+    )
+    found = read(tmp_path / "list.csv")
+    first, second = found.rows
+    assert first == {
+        "source": "list.csv#0 -> pictures/0.png",
+        "content_id": first["content_id"],
+        "label": "cat",
+        "group_id": "p1",
+        "domain": "mr",
+        "split": "train",
+        "text": "a cat",
+        "mask": png(5),
+        "payload": png(0),
+    }
+    assert (second["label"], second["group_id"], second["split"]) == ("3", None, "val")
+    assert (second["mask"], second["text"], second["payload"]) == (None, "two\nlines", png(1))
+    assert found.facts["columns"] == {
+        "image": "path",
+        "mask": "mask",
+        "label": "label",
+        "group": "group",
+        "domain": "domain",
+        "split": "split",
+        "text": "text",
+    }
+    assert found.facts["files"] == 4
+
+
+def test_the_config_names_other_columns(tmp_path: Path, pictures: Path, read: Read, png: PNG) -> None:
+    (tmp_path / "list.tsv").write_text("scan\tlabel\tkind\tseg\npictures/0.png\tx\ta\tpictures/1.png\n")
+    keys = {"image_column": "scan", "label_column": "kind", "mask_column": "seg"}
+    (row,) = read(tmp_path / "list.tsv", **keys).rows
+    assert (row["label"], row["mask"], row["payload"]) == ("a", png(1), png(0))
+
+
+@pytest.mark.parametrize("role", ["image", "mask", "text", "label", "group", "domain", "split"])
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(
+    tmp_path: Path, read: Read, role: str, name: str
+) -> None:
+    (tmp_path / name).write_text("path,size\nx.png,3\n" if name.endswith("csv") else '{"path": "x.png", "size": 3}\n')
+    with pytest.raises(RequestError, match=rf"ingest\.{role}_column: list.* has no column 'z' \(it has path, size\)"):
+        read(tmp_path / name, **{f"{role}_column": "z"})
+
+
+def test_a_list_without_paths_is_refused(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "list.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(RequestError, match=r"list\.csv has no column with paths.*it has x, y.*ingest\.image_column"):
+        read(tmp_path / "list.csv")
+
+
+def test_paths_are_relative_to_the_list_or_absolute(tmp_path: Path, pictures: Path, read: Read, png: PNG) -> None:
+    lines = ["file_name", "../pictures/0.png", str(pictures / "1.png")]
+    for folder in ("a", "b"):
+        (tmp_path / "lists" / folder).mkdir(parents=True)
+    (tmp_path / "lists" / "a" / "list.csv").write_text("file_name\n../../pictures/2.png\n")
+    (tmp_path / "list.csv").write_text("\n".join(lines[:1] + lines[1:]).replace("../", ""))
+    assert read(tmp_path / "list.csv").column("payload") == [png(0), png(1)]
+    (tmp_path / "lists" / "b" / "list.csv").write_text("file_name\n../../pictures/3.png\n")
+    found = read(tmp_path / "lists")
+    assert found.column("payload") == [png(2), png(3)]
+    assert found.column("source") == [
+        "a/list.csv#0 -> ../../pictures/2.png",
+        "b/list.csv#0 -> ../../pictures/3.png",
+    ]
+
+
+def test_json_lines_may_lack_keys_and_hold_numbers_and_lists(
+    tmp_path: Path, pictures: Path, read: Read, png: PNG
+) -> None:
+    lines: list[dict[str, Any]] = [
+        {"image": "pictures/0.png"},
+        {"image": "pictures/1.png", "label": 7},
+        {"image": "pictures/2.png", "label": ["b", 2]},
+        {"image": "pictures/3.png", "label": 2.0, "group": True},
+        {"label": "x"},
+    ]
+    (tmp_path / "list.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    found = read(tmp_path / "list.jsonl")
+    assert found.column("label") == [None, "7", None, "2", "x"]
+    assert found.column("labels") == [None, None, ["b", "2"], None, None]
+    assert found.column("group_id") == [None, None, None, "True", None]
+    assert found.column("payload") == [png(0), png(1), png(2), png(3), None]
+    assert found.facts["columns"] == {"image": "image", "label": "label", "group": "group"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list.jsonl", '{"path": "a"}\n{"path": \n', r"list\.jsonl, line 2: not JSON"),
+        ("list.jsonl", '{"path": "a"}\n["b"]\n', r"list\.jsonl, line 2: expected an object"),
+        ("list.jsonl", '{"path": 3}\n', r"list\.jsonl#0: 'path' is 3, and a path is expected"),
+        ("list.jsonl", '{"path": "a", "group": {"b": 1}}\n', r"list\.jsonl#0: group: .* is not a single value"),
+        ("list.jsonl", '{"path": "a\\ud800"}\n', r"list\.jsonl#0 names 'a\\ud800', which is not UTF-8"),
+        ("list.jsonl", '{"path": "a", "label": "\\ud800"}\n', r"list\.jsonl#0: label: '\\ud800' is not UTF-8 text"),
+        ("list.csv", "path,label\na,1\n\nb\n", r"list\.csv, line 4: 1 values, and the header has 2"),
+        ("list.csv", "path,path\na,1\n", r"list\.csv has two columns 'path'"),
+        ("list.csv", "", r"list\.csv has no header line"),
+        ("list.csv", 'path\n"a\n', r"list\.csv is not a list that can be read"),
+        ("list.csv", "path\ns3://bucket/a.png\n", r"list\.csv#0 names 's3://bucket/a\.png'"),
+        ("list.csv", "path,split\na,other\n", r"list\.csv#0: split 'other' is not train, val or test"),
+    ],
+)
+def test_a_broken_row_is_refused_by_name(tmp_path: Path, read: Read, name: str, text: str, message: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(RequestError, match=message):
+        read(tmp_path / name)
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "list.csv").write_bytes(b"path\ncaf\xe9.png\n")
+    with pytest.raises(RequestError, match=r"list\.csv is not a list that can be read"):
+        read(tmp_path / "list.csv")
+
+
+def test_a_listed_file_that_is_not_there_is_a_row_without_payload(
+    tmp_path: Path, pictures: Path, read: Read, png: PNG
+) -> None:
+    names = ["pictures/0.png", "lost.png", "lost.png", "pictures", "0.png/x", "a\0b"]
+    (tmp_path / "list.csv").write_text("path,mask\n" + "".join(f"{name},gone.png\n" for name in names))
+    found = read(tmp_path / "list.csv")
+    assert found.column("payload") == [png(0), *[None] * 5]
+    assert len(set(found.column("content_id"))) == 6
+    assert found.column("mask") == [None] * 6
+    assert found.facts["missing"] == {"mask": 6, "payload": 5}
+
+
+def test_the_hash_follows_the_list_and_the_files_that_it_names(
+    tmp_path: Path, pictures: Path, open_at: Any, png: PNG
+) -> None:
+    file = tmp_path / "list.csv"
+    file.write_text("path,label\npictures/0.png,a\npictures/lost.png,a\n")
+    hashes = [open_at(file).listing_hash()]
+    (pictures / "0.png").write_bytes(b"changed")
+    hashes.append(open_at(file).listing_hash())
+    (pictures / "lost.png").write_bytes(b"found")
+    hashes.append(open_at(file).listing_hash())
+    file.write_text(file.read_text().replace(",a\n", ",b\n"))
+    hashes.append(open_at(file).listing_hash())
+    (pictures / "5.png").unlink()  # not listed
+    assert open_at(file).listing_hash() == hashes[-1]
+    assert len(set(hashes)) == 4
+
+
+def test_an_unchanged_list_needs_no_file_to_be_read_again(
+    tmp_path: Path, pictures: Path, open_at: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"pictures/{number}.png" for number in (3, 1, 4, 1, 5, 2)]  # in no order, and one twice
+    (tmp_path / "list.csv").write_text("path\n" + "\n".join(names) + "\n")
+    first = open_at(tmp_path / "list.csv").listing_hash()
+    monkeypatch.setattr("ssl_tasks.sources.listing._read", None)
+    assert open_at(tmp_path / "list.csv").listing_hash() == first
+
+
+def test_rows_do_not_depend_on_how_they_are_batched(
+    tmp_path: Path, pictures: Path, read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"pictures/{number % 6}.png,{number},pictures/{number % 5}.png" for number in range(50)]
+    (tmp_path / "list.csv").write_text("path,label,mask\n" + "\n".join(names) + "\n")
+    whole = read(tmp_path / "list.csv").rows
+    monkeypatch.setattr(lists, "BATCH_ROWS", 7)
+    monkeypatch.setattr("ssl_tasks.sources.listing.PIECE_BYTES", 300)
+    assert read(tmp_path / "list.csv").rows == whole
+    assert [row["label"] for row in whole] == [str(number) for number in range(50)]
+
+
+@pytest.mark.parametrize("what", ["list", "picture"])
+def test_a_list_or_a_listed_file_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, pictures: Path, open_at: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(lists, "BATCH_ROWS", 2)
+    monkeypatch.setattr("ssl_tasks.sources.listing.PIECE_BYTES", 1)
+    names = [f"pictures/{number % 6}.png" for number in range(1200)]
+    (tmp_path / "list.csv").write_text("path\n" + "\n".join(names) + "\n")
+    samples = open_at(tmp_path / "list.csv").samples()
+    next(samples)
+    changed = tmp_path / ("list.csv" if what == "list" else "pictures/5.png")
+    changed.write_bytes(changed.read_bytes() + b"more")
+    os.utime(changed, (1, 1))
+    with pytest.raises(StageError, match=rf"{changed.name} changed while it was read"):
+        list(samples)
+
+
+def test_file_names_say_the_split_where_all_do(tmp_path: Path, pictures: Path, read: Read) -> None:
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    (folder / "train-00000.csv").write_text("path,split\n../pictures/0.png,\n../pictures/1.png,val\n")
+    (folder / "my_test_images.csv").write_text("path\n../pictures/2.png\n")
+    assert read(folder).column("split") == ["test", "train", "val"]
+    (folder / "more.csv").write_text("path\n../pictures/3.png\n")
+    assert read(folder).column("split") == [None, None, None, "val"]
+
+
+def test_a_later_list_without_a_column_is_refused(tmp_path: Path, read: Read) -> None:
+    (tmp_path / "a.csv").write_text("path,label\nx.png,1\n")
+    (tmp_path / "b.csv").write_text("path,kind\ny.png,1\n")
+    with pytest.raises(RequestError, match=r"b\.csv lacks the column 'label' of the file before it"):
+        read(tmp_path)
