@@ -108,7 +108,7 @@ class Artifact:
         with pq.ParquetFile(self.path(name)) as file:  # read_table imports pandas, 1 s and more
             return file.read(columns=columns)
 
-    def batches(self, name: str, columns: list[str] | None = None, rows: int = 65_536) -> Iterator[pa.Table]:
+    def batches(self, name: str, columns: list[str] | None = None, rows: int = 8192) -> Iterator[pa.Table]:
         """A Parquet file in parts of at most `rows` rows: memory stays flat however long the table is."""
         return parquet_batches(self.path(name), columns, rows)
 
@@ -123,8 +123,8 @@ class Artifact:
 
 def parquet_batches(path: Path, columns: list[str] | None, rows: int) -> Iterator[pa.Table]:
     """See `Artifact.batches`."""
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=columns):
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(batch_size=rows, columns=columns, use_threads=False):
             yield pa.Table.from_batches([batch])
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
+
 from ssl_tasks.artifact import Artifact, Manifest
 from ssl_tasks.config import Config, semantic
 from ssl_tasks.errors import StageError
@@ -83,6 +85,7 @@ def materialize(
         )
         artifact = store.commit(manifest)
         store.delete(f"partial/{fingerprint}")
+    pa.default_memory_pool().release_unused()  # Arrow would keep what the stage had for the ones that follow
     return Materialized(artifact, "ran", time.monotonic() - began, warning)
 
 

@@ -67,6 +67,11 @@ def read_shard(path: Path) -> pa.Table:
         return pa.ipc.open_file(source).read_all()
 
 
+def in_parts(table: pa.Table, rows: int) -> Iterator[pa.Table]:
+    """A table in slices of at most `rows` rows."""
+    return (table.slice(first, rows) for first in range(0, table.num_rows, rows))
+
+
 def iterate(artifact: Artifact, prefix: str) -> Iterator[pa.Table]:
     """The shards of a family, in order."""
     for name in artifact.names(f"{prefix}/"):

@@ -23,9 +23,9 @@ Int = NDArray[np.int64]
 TABLES = 32
 WINDOW = 64
 """Neighbours that a row is compared with in one table, so that many equal keys cost no square."""
-SPARE_BITS = 32
+SPARE_BITS = 20
 """Further bits, beyond those expected at the threshold, in which signatures may differ."""
-CELLS = 1 << 18
+CELLS = 1 << 16
 """Pairs checked at once."""
 
 
@@ -56,15 +56,16 @@ def find_near(signatures: Shards, prints: Shards, positions: Int, threshold: flo
     looked_at = 0
     for table in range(TABLES):
         found = [pairs]
-        for first, second in _neighbours(_keys(signatures, positions, table), shared):
-            looked_at += len(first)
-            near = _within(signatures, positions[first], positions[second], limit)
-            found.append(_packed(positions[first[near]], positions[second[near]]))
+        for places in _neighbours(_keys(signatures, positions, table), shared):
+            looked_at += len(places[0])
+            first, second = (positions[side] for side in places)
+            close = _within(signatures, first, second, limit)
+            first, second = first[close], second[close]
+            alike = _products(prints, first, second) >= threshold
+            found.append(_packed(first[alike], second[alike]))
         pairs = np.unique(np.concatenate(found))
     first, second = pairs >> 32, pairs & 0xFFFFFFFF
-    similarity = _products(prints, first, second)
-    alike = similarity >= threshold
-    return Near(first[alike], second[alike], similarity[alike], looked_at)
+    return Near(first, second, _products(prints, first, second), looked_at)
 
 
 def _packed(first: Int, second: Int) -> Int:
@@ -79,8 +80,8 @@ def _keys(signatures: Shards, positions: Int, table: int) -> NDArray[np.uint32]:
     bits = 8 * signatures.shape[0]
     chosen = np.random.Generator(np.random.Philox(key=table)).permutation(bits)[:32]
     keys = np.empty(len(positions), np.uint32)
-    for start in range(0, len(positions), CELLS // 8):
-        part = signatures.take(positions[start : start + CELLS // 8])
+    for start in range(0, len(positions), CELLS // 4):
+        part = signatures.take(positions[start : start + CELLS // 4])
         picked = np.unpackbits(part, axis=1)[:, chosen]
         keys[start : start + len(part)] = np.ascontiguousarray(np.packbits(picked, axis=1)).view(">u4")[:, 0]
     return keys
@@ -108,8 +109,8 @@ def _within(signatures: Shards, first: Int, second: Int, limit: int) -> NDArray[
 
 def _products(prints: Shards, first: Int, second: Int) -> NDArray[np.float32]:
     found = np.empty(len(first), np.float32)
-    for start in range(0, len(first), CELLS // 8):
-        part = slice(start, start + CELLS // 8)
+    for start in range(0, len(first), CELLS // 4):
+        part = slice(start, start + CELLS // 4)
         left, right = (prints.take(side[part]).astype(np.float32) for side in (first, second))
         found[part] = np.einsum("nd,nd->n", left, right)
     return found

@@ -16,13 +16,15 @@ from ssl_tasks.cleaning.groups import key_of
 from ssl_tasks.cleaning.outliers import Outliers
 from ssl_tasks.cleaning.quarantine import IDENTITY, Found, Quarantine
 from ssl_tasks.schema import CONTENT_ID, FLAGGED, MEASURES_FILE, ROW, ROWS_FILE
-from ssl_tasks.shards import ShardWriter, iterate, tensor_array
+from ssl_tasks.shards import ShardWriter, in_parts, iterate, tensor_array
 from ssl_tasks.store import Output
 
 if TYPE_CHECKING:
     from ssl_tasks.modalities.base import Checked, Modality  # imports torch
 
 PRINTS, PRINT, SIGNATURE = "prints", "print", "signature"
+PART_ROWS = 1024
+"""Examined at once: what is measured of a sample may be larger than the sample."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
     measures: pq.ParquetWriter | None = None
     prints = ShardWriter(out, PRINTS)
     with contextlib.ExitStack() as files:
-        for raw in iterate(ingested, "raw"):
+        for raw in (part for shard in iterate(ingested, "raw") for part in in_parts(shard, PART_ROWS)):
             rows = raw[ROW].chunk(0).to_numpy()
             identity = identities.take(len(rows))
             checked = modality.check(raw, config)

@@ -15,7 +15,7 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import ASSIGNMENT_FILE, MEASURES_FILE, PAYLOAD, ROW, SPLIT, STATS_FILE, TRAIN
-from ssl_tasks.shards import ShardWriter, member, read_shard, select, tensor_array
+from ssl_tasks.shards import ShardWriter, in_parts, member, read_shard, select, tensor_array
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
 from ssl_tasks.store import Output
@@ -23,7 +23,7 @@ from ssl_tasks.store import Output
 if TYPE_CHECKING:
     from ssl_tasks.modalities.base import Modality, Vocabulary  # imports torch
 
-FIRST_ROWS, PART_BYTES = 16, 32 << 20
+FIRST_ROWS, PART_ROWS, PART_BYTES = 16, 512, 32 << 20
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -110,9 +110,9 @@ def _measures(cleaned: Artifact, train: np.ndarray) -> Iterator[pa.Table] | None
 
 def _train_payload(out: Output, train: np.ndarray) -> Iterator[np.ndarray]:
     for name in sorted(name for name in out.entries if name.startswith("payload/")):
-        shard = read_shard(out.path(name))
-        wanted = member(shard[ROW].chunk(0).to_numpy(), train)
-        yield shard[PAYLOAD].chunk(0).to_numpy_ndarray()[wanted]
+        for part in in_parts(read_shard(out.path(name)), PART_ROWS):
+            wanted = member(part[ROW].chunk(0).to_numpy(), train)
+            yield part[PAYLOAD].chunk(0).to_numpy_ndarray()[wanted]
 
 
 STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=2, parts=parts)

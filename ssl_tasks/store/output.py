@@ -110,7 +110,7 @@ class Output:
         """Local path of a file written before, for reading it again."""
         return self.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)
 
-    def batches(self, name: str, rows: int = 65_536) -> Iterator[pa.Table]:
+    def batches(self, name: str, rows: int = 8192) -> Iterator[pa.Table]:
         """A Parquet file written before, in parts of at most `rows` rows."""
         return parquet_batches(self.path(name), None, rows)
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 1 << 16
+PART_VALUES = 1 << 20
 Float = NDArray[np.float64]
 
 
@@ -37,7 +38,7 @@ def fit(payload: Iterator[NDArray[Any]], clip: tuple[float, float] | None) -> Fi
         clip: percentiles that stand for 0 and 1; None takes the range of the dtype, for float32 what occurs.
     """
     counts: NDArray[np.int64] | None = None
-    for batch in payload:
+    for batch in (part for whole in payload for part in _parts(whole)):
         channels = batch.shape[-1]
         if counts is None:
             dtype = batch.dtype
@@ -54,6 +55,12 @@ def fit(payload: Iterator[NDArray[Any]], clip: tuple[float, float] | None) -> Fi
     assert counts is not None, "there is a train row"
     fitted = [_channel(*columns, _edges(dtype), clip, dtype) for columns in zip(counts, offsets, squares, strict=True)]
     return Fitted(*(np.array(column) for column in zip(*fitted, strict=True)))
+
+
+def _parts(batch: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Some images at a time: counting makes an index of 8 bytes of each value."""
+    rows = max(1, PART_VALUES // max(1, int(np.prod(batch.shape[1:]))))
+    return (batch[first : first + rows] for first in range(0, len(batch), rows))
 
 
 def _bins(values: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,12 +1,13 @@
-"""How long reading and packing many small JPEG files takes, and how much memory. Prints one JSON object.
+"""How long the way from many small JPEG files to a split takes, and how much memory. Prints one JSON object.
 
-    python tests/benchmarks/ingest.py [NUM_FILES ...]        # 5000 50000 200000
+    python tests/benchmarks/data_stages.py [NUM_FILES ...]        # 5000 50000 200000
 
 CIFAR-10 is unpacked from `$PRETEXTFLOW_TEST_DATA/cifar10.tar.gz` (`../shared/data` beside the checkout where that is
-not set); more than its 50,000 train images are copies with other last bytes. Each number of files is measured in a
-process of its own: a first listing, a second one, and the stage with all that a run does for it. Memory is what the
-process has for itself (USS), sampled while these run, without clean pages: those of torch's libraries, 200 MB, count
-as private only as long as nobody else on the machine has them mapped.
+not set); beyond its 50,000 train images stand the same turned and mirrored, which are other pictures and no
+duplicates. Each number of files is measured in a process of its own: a first listing, a second one, then the stages
+ingest, clean (near duplicates included), assign, normalize and split with all that a run does for them. Memory is
+what the process has for itself (USS), sampled while these run, without clean pages: those of torch's libraries, 200
+MB, count as private only as long as nobody else on the machine has them mapped.
 """
 
 from __future__ import annotations
@@ -56,28 +57,37 @@ class Peak:
 
 
 def measure(folder: str, store_uri: str) -> dict[str, Any]:
-    """List `folder` twice and ingest it, in this process."""
+    """List `folder` twice and run the data stages on it, in this process."""
     from ssl_tasks import modalities
     from ssl_tasks.materialize import materialize
-    from ssl_tasks.stages import ingest
+    from ssl_tasks.stages import assign, clean, ingest, normalize, split
     from ssl_tasks.store import Store
 
     modalities.modality("image")  # torch's import is no part of it
     store = Store.open(store_uri)
     config = ingest.IngestConfig(path=folder)
     seconds: dict[str, float] = {}
+    made: dict[str, Any] = {}
     with Peak() as peak:
         for name in ("listing_cold", "listing_warm"):
             began = time.monotonic()
             source = ingest.source(config)
             seconds[name] = time.monotonic() - began
-        began = time.monotonic()
-        fingerprint = ingest.STAGE.fingerprint(config, {}, source)
-        made = materialize(store, ingest.STAGE, config, {}, fingerprint=fingerprint)
-        seconds["ingest"] = time.monotonic() - began
+        fingerprints: dict[str, str] = {}
+        for stage in (ingest.STAGE, clean.STAGE, assign.STAGE, normalize.STAGE, split.STAGE):
+            began = time.monotonic()
+            settings = config if stage is ingest.STAGE else stage.config()
+            fingerprints[stage.name] = stage.fingerprint(settings, fingerprints, source if not stage.inputs else None)
+            done = materialize(store, stage, settings, made, fingerprint=fingerprints[stage.name])
+            made[stage.name] = done.artifact
+            seconds[stage.name] = time.monotonic() - began
+    cleaned = made["clean"].measured
     return {
-        "files": made.artifact.rows,
+        "files": made["ingest"].rows,
         "seconds": {name: round(value, 2) for name, value in seconds.items()},
+        "seconds_in_all": round(sum(value for name, value in seconds.items() if name != "listing_warm"), 1),
+        "near_pairs": cleaned["near_pairs"],
+        "compared_pairs": cleaned["compared_pairs"],
         "private_mb": round(peak.bytes / 1e6, 1),
     }
 
@@ -92,13 +102,21 @@ def in_child(folder: Path, work: Path) -> dict[str, Any]:
 
 
 def make_folder(folder: Path, images: Path, count: int) -> None:
-    """`count` files in class folders: those of `images`, then copies of them with other last bytes."""
+    """`count` files in class folders: those of `images`, then the same in other positions."""
+    import numpy as np
+    import simplejpeg
+
     paths = sorted(images.glob("*/*.jpg"))
+    assert count <= 8 * len(paths), "a square has eight positions"
     for number, path in zip(range(count), itertools.cycle(paths), strict=False):
         place = folder / path.parent.name
         place.mkdir(parents=True, exist_ok=True)
-        copy = number // len(paths)
-        (place / f"{copy}-{path.name}").write_bytes(path.read_bytes() + bytes(str(copy or ""), "ascii"))
+        data, position = path.read_bytes(), number // len(paths)
+        if position:
+            pixels = np.rot90(simplejpeg.decode_jpeg(data), position % 4)
+            pixels = pixels[:, ::-1] if position >= 4 else pixels
+            data = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality=92)
+        (place / f"{position}-{path.name}").write_bytes(data)
 
 
 def growth(found: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
