@@ -27,6 +27,7 @@ from ssl_tasks.modalities.image.readers import UnusableError
 from ssl_tasks.modalities.image.resize import DEPTHS, require_channels, stored
 from ssl_tasks.modalities.image.statistics import fit
 from ssl_tasks.parallel import payload_map
+from ssl_tasks.policy import ResolvedPolicy
 from ssl_tasks.schema import PAYLOAD
 from ssl_tasks.sources.base import SampleSource
 
@@ -96,9 +97,9 @@ class ImageModality:
             **{name: getattr(fitted, name).tolist() for name in FITTED},
         }
 
-    def augment(self, payload: Tensor, config: Any, keys: Tensor) -> Tensor:
+    def augment(self, payload: Tensor, policy: ResolvedPolicy, keys: Tensor) -> Tensor:
         """See `image_augment.augment`."""
-        return image_augment.augment(payload, config, keys)
+        return image_augment.augment(payload, policy, keys)
 
     def to_input(self, payload: Tensor, stats: Stats) -> Tensor:
         """(B, H, W, C) as stored to (B, C, H, W) float32: standardized, 0..1 or -1..1, as `normalize.input` says."""

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import distributed
 
+from ssl_tasks import methods
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
@@ -47,7 +48,7 @@ def make_job(size: int = 8, **options: Any) -> Job:
     config = PretrainConfig.model_validate({**COMMON, **options})
     normalized, split, augmented = artifacts(config.modality, size)
     out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
-    return Job(config, out, normalized, split, augmented, num_views=1)
+    return Job(config, out, normalized, split, augmented, methods.spec(config.method.name).method.views.policies)
 
 
 def train(job: Job, stop: int | None = None) -> Trainer:
