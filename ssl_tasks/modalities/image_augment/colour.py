@@ -91,7 +91,7 @@ def _turn(levels: Sequence[Tensor], sixths: Tensor, step: int, result: Sequence[
     most, least = torch.maximum(levels[0], levels[1]), torch.minimum(levels[0], levels[1])
     torch.maximum(most, levels[2], out=most)
     torch.minimum(least, levels[2], out=least)
-    way = (most - least) * sixths
+    way = (most - least).float().mul_(sixths)
     way = (way if least.is_floating_point() else way.round_().to(least.dtype)).sub_(most)
     for channel, out in enumerate(result):
         after, before = levels[(channel + step) % 3], levels[(channel - step) % 3]

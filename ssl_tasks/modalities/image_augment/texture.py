@@ -16,6 +16,9 @@ from ssl_tasks.randomness import normal
 REACH = 5
 """Standard deviations that a kernel covers at most: what is left out weighs less than a millionth."""
 
+MANY_TAPS = 4
+"""To either side, up to which images are blurred together: 10 us for a call matter less than a tap of a large image."""
+
 
 def blur_radius(height: int, width: int) -> int:
     """Of a kernel a tenth of the side wide (SimCLR, appendix A): odd, at least 3."""
@@ -28,6 +31,9 @@ def blur(images: Tensor, sigma: Tensor, radius: int) -> Tensor:
     Shifted copies are added up, and not convolved: 1.3 ms in place of 2.1 ms for a 224 px image and radius 11, and a
     row's sum is the same whatever else is in the batch.
     """
+    if radius > MANY_TAPS and len(images) > 1:  # one by one: each needs as many as its own sigma asks for
+        parts = zip(images.split_with_sizes([1] * len(images)), sigma[:, None].unbind(0), strict=True)
+        return torch.cat([blur(image, own, radius) for image, own in parts])
     taps = torch.arange(radius + 1, device=images.device)
     kernel = torch.exp(-0.5 * (taps / sigma) ** 2) * (taps <= REACH * sigma)
     kernel = kernel / (2 * kernel.sum(1, keepdim=True) - kernel[:, :1])

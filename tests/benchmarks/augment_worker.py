@@ -1,0 +1,146 @@
+"""One side of `augment_views.py`, in a process and on a core of its own.
+
+    python augment_worker.py SIDE DATA.npz CORE SIZE BLUR
+
+reads a number of seconds from each line of standard input, makes two SimCLR views of random images for so long and
+answers with images per second. Every side gives the views of a batch as two arrays, as a training step takes them.
+This file is also run by interpreters that have only numpy and one library.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+MAX_BATCH = 256
+BATCH_VALUES = 10_000_000
+"""Of a batch of larger images: 66 of 224 px."""
+Work = Callable[[np.ndarray], None]
+"""Takes the numbers of the images to work on."""
+
+
+def ours(data: list[np.ndarray], size: int, blur: float) -> Work:
+    """Whole batches, from a payload as stages store it."""
+    import torch
+
+    from ssl_tasks.modalities.image_augment import augment
+    from ssl_tasks.policy import ResolvedPolicy
+    from ssl_tasks.randomness import row_keys
+
+    torch.set_num_threads(1)
+    policy = ResolvedPolicy(size=size, blur_probability=blur)
+    payload = np.stack(data)
+    step = iter(range(1 << 40))
+
+    def work(rows: np.ndarray) -> None:
+        keys = row_keys(0, next(step), torch.arange(2 * len(rows))).chunk(2)
+        for view_keys in keys:
+            augment(torch.from_numpy(payload[rows]), policy, view_keys)
+
+    return work
+
+
+def torchvision(data: list[np.ndarray], size: int, blur: float, pillow: bool = False) -> Work:
+    """Per sample, on uint8 tensors or on Pillow images."""
+    import torch
+    from PIL import Image
+    from torchvision.transforms import v2
+
+    torch.set_num_threads(1)
+    steps: list[Any] = [
+        v2.RandomResizedCrop(size, scale=(0.08, 1.0), antialias=True),
+        v2.RandomHorizontalFlip(0.5),
+        v2.RandomApply([v2.ColorJitter(0.4, 0.4, 0.4, 0.1)], 0.8),
+        v2.RandomGrayscale(0.2),
+    ]
+    if blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(size // 10 | 1, (0.1, 2.0))], blur))
+    transform = v2.Compose([*steps, v2.PILToTensor()] if pillow else steps)
+    tensors = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in data]
+    images: list[Any] = [Image.fromarray(image) for image in data] if pillow else tensors
+
+    def work(rows: np.ndarray) -> None:
+        for _ in range(2):
+            torch.stack([transform(images[row]) for row in rows])
+
+    return work
+
+
+def albumentations(data: list[np.ndarray], size: int, blur: float) -> Work:
+    """Per sample, on arrays."""
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(0)
+    steps: list[Any] = [
+        A.RandomResizedCrop((size, size), scale=(0.08, 1.0)),
+        A.HorizontalFlip(p=0.5),
+        A.ColorJitter(0.4, 0.4, 0.4, 0.1, p=0.8),
+        A.ToGray(p=0.2),
+    ]
+    if blur:
+        steps.append(A.GaussianBlur((size // 10 | 1, size // 10 | 1), (0.1, 2.0), p=blur))
+    transform = A.Compose(steps)
+
+    def work(rows: np.ndarray) -> None:
+        for _ in range(2):
+            np.stack([transform(image=data[row])["image"] for row in rows])
+
+    return work
+
+
+def decoder(data: list[np.ndarray], size: int, blur: float, then: bool = False) -> Work:
+    """JPEG files to squares of `size` pixels and, with `then`, two views of each."""
+    from PIL import Image, ImageOps
+
+    files = [array.tobytes() for array in data]
+
+    def decode(row: int) -> np.ndarray:
+        image = Image.open(io.BytesIO(files[row]))
+        image.draft("RGB", (2 * size, 2 * size))
+        upright = ImageOps.exif_transpose(image.convert("RGB"))
+        return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
+
+    def work(rows: np.ndarray) -> None:
+        decoded = [decode(row) for row in rows]
+        if then:
+            ours(decoded, size, blur)(np.arange(len(rows)))
+
+    return work
+
+
+SIDES: dict[str, Callable[[list[np.ndarray], int, float], Work]] = {
+    "ours": ours,
+    "torchvision": torchvision,
+    "torchvision_pillow": lambda data, size, blur: torchvision(data, size, blur, pillow=True),
+    "albumentations": albumentations,
+    "decode": decoder,
+    "decode_and_augment": lambda data, size, blur: decoder(data, size, blur, then=True),
+}
+
+
+def main(side: str, path: str, core: str, size: str, blur: str) -> None:
+    """Answer until standard input ends."""
+    os.sched_setaffinity(0, {int(core)})
+    with np.load(path) as file:
+        data = [file[name] for name in file.files]
+    work = SIDES[side](data, int(size), float(blur))
+    random = np.random.default_rng(int(core))
+    batch = min(MAX_BATCH, BATCH_VALUES // (3 * int(size) ** 2))
+    work(random.integers(len(data), size=batch))
+    for line in sys.stdin:
+        count, began = 0, time.perf_counter()
+        while time.perf_counter() - began < float(line):
+            work(random.integers(len(data), size=batch))
+            count += batch
+        print(count / (time.perf_counter() - began), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
