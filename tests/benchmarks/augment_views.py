@@ -8,7 +8,8 @@ default ../shared/data beside the checkout). albumentations gets an environment 
 
 - small: 32 px, one worker on one core.
 - stored: photographs stored at 256 px, views of 224 px, one worker on each of two cores.
-- blurred: the same with SimCLR's blur of every second view.
+- inputs: the same as normalized float32, which is what a model takes.
+- blurred: as stored, with SimCLR's blur of every second view.
 - decoding: JPEG files to 224 px, alone and with two views after it.
 """
 
@@ -44,12 +45,14 @@ class Contest:
     workers: int
     size: int
     blur: float = 0.0
+    inputs: bool = False
 
 
 PEERS = ("ours", "torchvision", "torchvision_pillow", "albumentations")
 CONTESTS = {
     "small": Contest("small", PEERS, 1, 32),
     "stored": Contest("stored", PEERS, 2, 224),
+    "inputs": Contest("stored", PEERS, 2, 224, inputs=True),
     "blurred": Contest("stored", PEERS, 2, 224, blur=0.5),
     "decoding": Contest("files", ("decode", "decode_and_augment"), 2, 224),
 }
@@ -94,7 +97,13 @@ def start(contest: Contest, side: str, folder: Path) -> list[subprocess.Popen[st
     env = {**os.environ, "PYTHONPATH": str(ROOT), "NO_ALBUMENTATIONS_UPDATE": "1"}
     workers = []
     for core in sorted(os.sched_getaffinity(0))[: contest.workers]:
-        options = [str(folder / f"{contest.data}.npz"), str(core), str(contest.size), str(contest.blur)]
+        options = [
+            str(folder / f"{contest.data}.npz"),
+            str(core),
+            str(contest.size),
+            str(contest.blur),
+            str(int(contest.inputs)),
+        ]
         command = [interpreter(side), str(WORKER), side, *options]
         workers.append(subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     return workers

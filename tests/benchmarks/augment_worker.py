@@ -1,10 +1,11 @@
 """One side of `augment_views.py`, in a process and on a core of its own.
 
-    python augment_worker.py SIDE DATA.npz CORE SIZE BLUR
+    python augment_worker.py SIDE DATA.npz CORE SIZE BLUR INPUTS
 
 reads a number of seconds from each line of standard input, makes two SimCLR views of random images for so long and
-answers with images per second. Every side gives the views of a batch as two arrays, as a training step takes them.
-This file is also run by interpreters that have only numpy and one library.
+answers with images per second. Every side gives the views of a batch as two arrays, as a training step takes them:
+uint8 or, where INPUTS is 1, normalized float32 (B, C, H, W). This file is also run by interpreters that have only
+numpy and one library.
 """
 
 from __future__ import annotations
@@ -25,28 +26,34 @@ Work = Callable[[np.ndarray], None]
 """Takes the numbers of the images to work on."""
 
 
-def ours(data: list[np.ndarray], size: int, blur: float) -> Work:
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def ours(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
     """Whole batches, from a payload as stages store it."""
     import torch
 
-    from ssl_tasks.modalities.image_augment import augment
+    from ssl_tasks.modalities import modality
     from ssl_tasks.policy import ResolvedPolicy
     from ssl_tasks.randomness import row_keys
 
     torch.set_num_threads(1)
     policy = ResolvedPolicy(size=size, blur_probability=blur)
+    image, scale = modality("image"), {"low": [0.0] * 3, "high": [255.0] * 3, "depth": "uint8", "input": "standard"}
     payload = np.stack(data)
     step = iter(range(1 << 40))
 
     def work(rows: np.ndarray) -> None:
-        keys = row_keys(0, next(step), torch.arange(2 * len(rows))).chunk(2)
-        for view_keys in keys:
-            augment(torch.from_numpy(payload[rows]), policy, view_keys)
+        taken = torch.from_numpy(payload[rows])
+        for keys in row_keys(0, next(step), torch.arange(2 * len(rows))).chunk(2):
+            views = image.augment(taken, policy, keys)
+            if inputs:
+                image.to_input(views, {"mean": MEAN, "std": STD, **scale})
 
     return work
 
 
-def torchvision(data: list[np.ndarray], size: int, blur: float, pillow: bool = False) -> Work:
+def torchvision(data: list[np.ndarray], size: int, blur: float, inputs: bool, pillow: bool = False) -> Work:
     """Per sample, on uint8 tensors or on Pillow images."""
     import torch
     from PIL import Image
@@ -61,7 +68,11 @@ def torchvision(data: list[np.ndarray], size: int, blur: float, pillow: bool = F
     ]
     if blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(size // 10 | 1, (0.1, 2.0))], blur))
-    transform = v2.Compose([*steps, v2.PILToTensor()] if pillow else steps)
+    if pillow:
+        steps.append(v2.PILToTensor())
+    if inputs:
+        steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    transform = v2.Compose(steps)
     tensors = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in data]
     images: list[Any] = [Image.fromarray(image) for image in data] if pillow else tensors
 
@@ -72,7 +83,7 @@ def torchvision(data: list[np.ndarray], size: int, blur: float, pillow: bool = F
     return work
 
 
-def albumentations(data: list[np.ndarray], size: int, blur: float) -> Work:
+def albumentations(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
     """Per sample, on arrays."""
     import albumentations as A
     import cv2
@@ -86,19 +97,31 @@ def albumentations(data: list[np.ndarray], size: int, blur: float) -> Work:
     ]
     if blur:
         steps.append(A.GaussianBlur((size // 10 | 1, size // 10 | 1), (0.1, 2.0), p=blur))
+    if inputs:
+        steps.append(A.Normalize(MEAN, STD))
     transform = A.Compose(steps)
+
+    def view(row: int) -> np.ndarray:
+        made: np.ndarray = transform(image=data[row])["image"]
+        return made.transpose(2, 0, 1) if inputs else made  # as its ToTensorV2, which needs torch
 
     def work(rows: np.ndarray) -> None:
         for _ in range(2):
-            np.stack([transform(image=data[row])["image"] for row in rows])
+            np.stack([view(row) for row in rows])
 
     return work
 
 
-def decoder(data: list[np.ndarray], size: int, blur: float, then: bool = False) -> Work:
-    """JPEG files to squares of `size` pixels and, with `then`, two views of each."""
+def decoder(data: list[np.ndarray], size: int, blur: float, inputs: bool, then: bool = False) -> Work:
+    """JPEG files to squares of `size` pixels and, with `then`, two views of each.
+
+    Either keeps freed memory, as `augment` has it: decoding alone gains more by that than two views take.
+    """
     from PIL import Image, ImageOps
 
+    from ssl_tasks.modalities.image_augment.storage import keep_memory
+
+    keep_memory()
     files = [array.tobytes() for array in data]
 
     def decode(row: int) -> np.ndarray:
@@ -110,27 +133,27 @@ def decoder(data: list[np.ndarray], size: int, blur: float, then: bool = False) 
     def work(rows: np.ndarray) -> None:
         decoded = [decode(row) for row in rows]
         if then:
-            ours(decoded, size, blur)(np.arange(len(rows)))
+            ours(decoded, size, blur, inputs)(np.arange(len(rows)))
 
     return work
 
 
-SIDES: dict[str, Callable[[list[np.ndarray], int, float], Work]] = {
+SIDES: dict[str, Callable[[list[np.ndarray], int, float, bool], Work]] = {
     "ours": ours,
     "torchvision": torchvision,
-    "torchvision_pillow": lambda data, size, blur: torchvision(data, size, blur, pillow=True),
+    "torchvision_pillow": lambda *options: torchvision(*options, pillow=True),
     "albumentations": albumentations,
     "decode": decoder,
-    "decode_and_augment": lambda data, size, blur: decoder(data, size, blur, then=True),
+    "decode_and_augment": lambda *options: decoder(*options, then=True),
 }
 
 
-def main(side: str, path: str, core: str, size: str, blur: str) -> None:
+def main(side: str, path: str, core: str, size: str, blur: str, inputs: str) -> None:
     """Answer until standard input ends."""
     os.sched_setaffinity(0, {int(core)})
     with np.load(path) as file:
         data = [file[name] for name in file.files]
-    work = SIDES[side](data, int(size), float(blur))
+    work = SIDES[side](data, int(size), float(blur), inputs == "1")
     random = np.random.default_rng(int(core))
     batch = min(MAX_BATCH, BATCH_VALUES // (3 * int(size) ** 2))
     work(random.integers(len(data), size=batch))
