@@ -10,7 +10,6 @@ numpy and one library.
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -117,21 +116,16 @@ def decoder(data: list[np.ndarray], size: int, blur: float, inputs: bool, then: 
 
     Either keeps freed memory, as `augment` has it: decoding alone gains more by that than two views take.
     """
-    from PIL import Image, ImageOps
-
+    from ssl_tasks.modalities.image.decoding import decode
+    from ssl_tasks.modalities.image.resize import stored
     from ssl_tasks.modalities.image_augment.storage import keep_memory
 
     keep_memory()
     files = [array.tobytes() for array in data]
 
-    def decode(row: int) -> np.ndarray:
-        image = Image.open(io.BytesIO(files[row]))
-        image.draft("RGB", (2 * size, 2 * size))
-        upright = ImageOps.exif_transpose(image.convert("RGB"))
-        return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
-
     def work(rows: np.ndarray) -> None:
-        decoded = [decode(row) for row in rows]
+        pixels = [decode(files[row], least=2 * size).pixels for row in rows]
+        decoded = [stored(image, size, 3, "uint8", "crop") for image in pixels]
         if then:
             ours(decoded, size, blur, inputs)(np.arange(len(rows)))
 

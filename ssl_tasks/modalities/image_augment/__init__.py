@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ssl_tasks.modalities.image_augment import draw
 from ssl_tasks.modalities.image_augment.geometry import crop_each, crop_together
-from ssl_tasks.modalities.image_augment.operations import Operation, operations
+from ssl_tasks.modalities.image_augment.operations import Frame, Operation, operations
 from ssl_tasks.modalities.image_augment.storage import Storage, keep_memory, put
 from ssl_tasks.policy import ResolvedPolicy
 
@@ -56,8 +56,8 @@ def augment(payload: Tensor, policy: ResolvedPolicy, keys: Tensor) -> Tensor:
     if on_cpu:
         keep_memory()
     boxes = draw.crops(keys, policy, height, width)
-    steps = [_Step.draw(operation, keys) for operation in operations(policy, (*size, channels), payload.device)]
     storage = Storage(payload.dtype, policy, payload.device)
+    steps = [_Step.draw(step, keys) for step in operations(policy, Frame(channels, *size, storage.fill))]
     crop = crop_each if on_cpu and max(height * width, size[0] * size[1]) > SMALL else crop_together
     result = torch.empty((batch, channels, *size), dtype=payload.dtype, device=payload.device)
     chunk = max(1, (CHUNK_VALUES if on_cpu else DEVICE_VALUES) // (size[0] * size[1] * channels))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ssl_tasks.modalities.image_augment import colour, draw, erase, geometry, texture
@@ -38,10 +37,8 @@ class Frame:
     """(C or 1, 1, 1) from 0 to 1, what stands where nothing is seen."""
 
 
-def operations(policy: ResolvedPolicy, shape: tuple[int, int, int], device: torch.device) -> list[Operation]:
-    """The steps that can occur in views of this (height, width, channels)."""
-    height, width, channels = shape
-    frame = Frame(channels, height, width, torch.tensor(policy.fill, device=device)[:, None, None])
+def operations(policy: ResolvedPolicy, frame: Frame) -> list[Operation]:
+    """The steps that can occur in such views."""
     makers = (_rotation, _jitter, _gray, _blur, _solarize, _equalize, _noise, _cutout, _mask)
     return [step for step in (make(policy, frame) for make in makers) if step.probability > 0]
 

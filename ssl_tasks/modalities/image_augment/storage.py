@@ -24,6 +24,9 @@ class Storage:
         self.dtype = dtype
         self.low, high = (torch.tensor(values, device=device)[:, None, None] for values in (policy.low, policy.high))
         self.span = high - self.low
+        fill = torch.tensor(policy.fill, device=device)[:, None, None]
+        self.fill = (self.low + fill * self.span) / 255 if dtype == torch.uint8 else fill
+        """The train mean (C or 1, 1, 1) as what `read` gives, from 0 to 1."""
 
     def read(self, planes: Tensor) -> Tensor:
         """Crops (n, C, H, W), uint8 or float32 in stored units, to what the operations work on; changes its argument.

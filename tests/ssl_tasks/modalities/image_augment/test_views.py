@@ -117,6 +117,14 @@ def test_stored_scales_give_the_same_picture(stored: torch.dtype) -> None:
     assert wrong.float().mean() < 1e-3  # only where a value stands at the threshold of solarize
 
 
+def test_the_fill_of_uint8_images_is_the_stored_mean() -> None:
+    """Where normalize was told to clip percentiles, the mean is on the scale between them."""
+    images = torch.zeros(1, 8, 8, 1, dtype=torch.uint8)
+    off = {"jitter_probability": 0.0, "mask_probability": 1.0, "mask_ratio": 1.0, "mask_patch": 2}
+    config = ResolvedPolicy(**off, low=(20.0,), high=(120.0,), fill=(0.4,))
+    assert (augment(images, config, KEYS[:1]) == 60).all()
+
+
 def test_values_beyond_the_fitted_range_are_cut_off_before_an_operation() -> None:
     images = torch.full((1, 8, 8, 1), 5.0)
     off = {"jitter_probability": 0.0, "crop_scale": (1.0, 1.0), "crop_ratio": (1.0, 1.0), "high": (2.0,)}
