@@ -55,8 +55,9 @@ def tone(levels: Tensor, brightness: Tensor, contrast: Tensor, top: float) -> Te
     that both factors are applied in one pass.
     """
     torch.minimum(levels, _wide(top / brightness), out=levels)
-    # summed along rows of the image and then over them: in the same order for any number of images and threads
-    channels = levels.sum(3).sum(2) / levels[0, 0].numel()
+    # torch splits a sum that has one result among threads, which would change the last bits of a grey image alone
+    sums = levels.flatten(2).sum(2) if levels.shape[1] > 1 else levels.sum(3).sum(2)
+    channels = sums / levels[0, 0].numel()
     weights = LUMA if levels.shape[1] == 3 else [1 / levels.shape[1]] * levels.shape[1]
     mean = brightness * (channels * levels.new_tensor(weights)).sum(1, keepdim=True)
     return levels.mul_(_wide(brightness * contrast)).add_(_wide(mean * (1 - contrast))).clamp_(0, top)
