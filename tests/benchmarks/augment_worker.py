@@ -29,7 +29,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def ours(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
-    """Whole batches, from a payload as stages store it."""
+    """Whole batches, out of a payload as stages store it; like the others from memory, without copying it first."""
     import torch
 
     from ssl_tasks.modalities import modality
@@ -39,11 +39,11 @@ def ours(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
     torch.set_num_threads(1)
     policy = ResolvedPolicy(size=size, blur_probability=blur)
     image, scale = modality("image"), {"low": [0.0] * 3, "high": [255.0] * 3, "depth": "uint8", "input": "standard"}
-    payload = np.stack(data)
+    payload = torch.from_numpy(np.stack([*data, *(data[row % len(data)] for row in range(MAX_BATCH))]))
     step = iter(range(1 << 40))
 
     def work(rows: np.ndarray) -> None:
-        taken = torch.from_numpy(payload[rows])
+        taken = payload[rows[0] : rows[0] + len(rows)]
         for keys in row_keys(0, next(step), torch.arange(2 * len(rows))).chunk(2):
             views = image.augment(taken, policy, keys)
             if inputs:

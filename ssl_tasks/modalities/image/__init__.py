@@ -106,7 +106,7 @@ class ImageModality:
         low, high, mean, std = (
             torch.tensor(stats[name], device=payload.device, dtype=torch.float32) for name in FITTED
         )
-        values = payload.float()
+        values = payload.to(torch.float32, copy=True)  # changed in place below: 40 MB for 66 images of 224 px
         if stats["depth"] != "uint8":
             values = values.maximum(low).minimum(high)
         shift, scale = {
@@ -114,7 +114,7 @@ class ImageModality:
             "unit": (low, high - low),
             "symmetric": ((low + high) / 2, (high - low) / 2),
         }[stats["input"]]
-        return ((values - shift) / scale).permute(0, 3, 1, 2).contiguous()
+        return values.sub_(shift).div_(scale).permute(0, 3, 1, 2).contiguous()
 
     def input_shape(self, stats: Stats) -> tuple[int, ...]:
         """(C, H, W)."""
