@@ -3,9 +3,8 @@
     python augment_worker.py SIDE DATA.npz CORE SIZE BLUR INPUTS
 
 reads a number of seconds from each line of standard input, makes two SimCLR views of random images for so long and
-answers with images per second. Every side gives the views of a batch as two arrays, as a training step takes them:
-uint8 or, where INPUTS is 1, normalized float32 (B, C, H, W). This file is also run by interpreters that have only
-numpy and one library.
+answers with images per second. Every side gives the same: the views of a batch as two arrays (B, C, H, W), uint8 or,
+where INPUTS is 1, normalized float32. This file is also run by interpreters that have only numpy and one library.
 """
 
 from __future__ import annotations
@@ -102,7 +101,7 @@ def albumentations(data: list[np.ndarray], size: int, blur: float, inputs: bool)
 
     def view(row: int) -> np.ndarray:
         made: np.ndarray = transform(image=data[row])["image"]
-        return made.transpose(2, 0, 1) if inputs else made  # as its ToTensorV2, which needs torch
+        return made.transpose(2, 0, 1)  # as its ToTensorV2, which needs torch; stacking copies it so
 
     def work(rows: np.ndarray) -> None:
         for _ in range(2):
