@@ -14,7 +14,7 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -117,6 +117,9 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Reque
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
     current: Any = model
     for part in loc:
+        if get_origin(current) is dict:  # names of the user's own, each with a value of one type
+            current = get_args(current)[1]
+            continue
         info = getattr(current, "model_fields", {}).get(part)
         current = getattr(info, "annotation", None)
     return list(getattr(current, "model_fields", {}))

@@ -130,7 +130,7 @@ def _commit_all(
     encoder |= {"input_shape": [WIDTH], "num_features": 16, "steps": 3, "precision": "fp32", "seed": 0}
     steps = pa.table({"step": [1, 2, 3], "loss": [3.0, 2.0, 1.5], "lr": [0.1, 0.1, 0.0], "grad_norm": [1.0, 1.0, 0.9]})
     health = pa.table({"step": [1, 3], "feature_std": [0.5, 0.9], "rankme": [3.0, 4.0], "knn": [None, 0.7]})
-    views = {"modality": "tabular", "seed": 0}
+    views = {"policies": {"augment": {}}, "modality": "tabular", "seed": 0}
     source = {"modality": "tabular", "source": "/data/raw"}
     add("ingest", [], source, lambda out: out.table("rows.parquet", rows))
     add(

@@ -7,6 +7,7 @@ tasks and not an actor pool: the first batch came after 8 s in place of 16.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_tasks.policy import PLAIN
 from ssl_tasks.training.job import Job
 
 MAX_BLOCKS = 512
@@ -81,5 +83,13 @@ def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
 
 
 def _step_bytes(job: Job, world: int) -> int:
-    row = int(np.prod(job.shards.shape)) * job.shards.payloads[0].itemsize
-    return row * job.config.batch_size // world * job.num_views
+    shape, itemsize = job.shards.shape, job.shards.payloads[0].itemsize
+    values = math.prod(shape) if job.config.augment_on == "device" else sum(_view_values(job, shape))
+    return values * itemsize * job.config.batch_size // world
+
+
+def _view_values(job: Job, stored: tuple[int, ...]) -> Iterator[int]:
+    """Of one row, in each view."""
+    for name in job.view_names:
+        size = None if name == PLAIN else job.views.policy(name).size
+        yield math.prod(stored) if size is None else size * size * stored[-1]

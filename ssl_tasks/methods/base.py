@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -23,9 +23,13 @@ class MethodConfig(Config):
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """Which views of a sample a method needs: `augment` follows the recipe's policy, `plain` is the sample."""
+    """Which views of a sample a method needs, each by the name of its policy.
 
-    policies: tuple[Literal["augment", "plain"], ...]
+    `plain` is the sample and `augment` the recipe's base policy; other names are looked up in the recipe's
+    `augment.policies`. Multi-crop is ("augment", "augment", "local", "local", ...); local views are smaller.
+    """
+
+    policies: tuple[str, ...]
 
 
 @dataclass
@@ -33,7 +37,7 @@ class Batch:
     """What one rank sees in one (micro) step; B rows, the same for any number of workers once put together."""
 
     views: list[Tensor]
-    """Normalized float inputs on the device, one tensor per view: (B, C, H, W) or (B, D)."""
+    """Normalized float inputs on the device, one tensor per view: (B, C, H, W) or (B, D); sizes may differ."""
     positions: Tensor
     """(B,) int64, the rows' positions in the payload."""
     keys: Tensor

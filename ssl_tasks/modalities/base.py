@@ -14,6 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ssl_tasks.policy import ResolvedPolicy
+
 Stats = dict[str, Any]
 """Fitted normalization as JSON values; it travels with the encoder. Always has `modality` and `shape`."""
 
@@ -74,8 +76,9 @@ class Modality(Protocol):
         """Statistics of the stored train rows, in one pass."""
         ...
 
-    def augment(self, payload: Tensor, config: Any, keys: Tensor) -> Tensor:
-        """One view of each row, same dtype and shape as `payload` (B, ...), drawn from `keys` (B,) alone."""
+    def augment(self, payload: Tensor, policy: ResolvedPolicy, keys: Tensor) -> Tensor:
+        """One view of each row of `payload` (B, ...), of its dtype and shape (but for a policy with a size of its own),
+        drawn from `keys` (B,) alone; the memory may have another order of dimensions."""
         ...
 
     def to_input(self, payload: Tensor, stats: Stats) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
+from ssl_tasks.policy import ResolvedPolicy
 from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, SOURCE, SPLIT
 from ssl_tasks.sources.hashes import content_hash
 from ssl_tasks.sources.tables import Tables
@@ -133,7 +134,7 @@ class TabularModality:
             "vocabulary": vocabulary,
         }
 
-    def augment(self, payload: Tensor, config: Any, keys: Tensor) -> Tensor:
+    def augment(self, payload: Tensor, policy: ResolvedPolicy, keys: Tensor) -> Tensor:
         """The row itself: methods for tables corrupt it themselves."""
         return payload
 

@@ -1,85 +1,106 @@
-"""Augment: fix the policy that views are drawn from, with a preview.
+"""Augment: fix the policies that views are drawn from, with a preview.
 
 Views frozen on disk would be the same in every epoch, so this stage writes the specification; Ray Data
 executes it as a stream while the encoder is pretrained.
+
+    augment:
+      crop_scale: [0.2, 1]                      # the base policy, which every method uses
+      policies:                                 # what single views do otherwise, for methods that ask for them by name
+        second: {solarize_probability: 0.2, blur_probability: 0.1}
+        local: {size: 16, crop_scale: [0.05, 0.4]}
 """
 
 from __future__ import annotations
 
-import numpy as np
-from pydantic import Field, model_validator
+from typing import Any
 
-from ssl_tasks import modalities
+import numpy as np
+from pydantic import Field, field_validator
+
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.config import Config
+from ssl_tasks.errors import RequestError
+from ssl_tasks.policy import BASE, LOCAL, LOCAL_CROP_SCALE, PLAIN, Changes, Policy, Views
 from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
 from ssl_tasks.shards import Shards
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
 from ssl_tasks.store import Output
 
-PREVIEW_SAMPLES, PREVIEW_VIEWS, PREVIEW_SCALE = 8, 5, 64
+PREVIEW_FILE = "preview.png"
+PREVIEW_SAMPLES = 8
+WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""What stands for 1 where normalize has fitted nothing; 0 stands for 0."""
 
 
-class AugmentConfig(Config):
-    """SimCLR's policy (arXiv 2002.05709, appendix A) for images; the defaults are its values for small images."""
+class AugmentConfig(Policy):
+    """The base policy, and named ones that differ from it."""
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the area that a crop covers, uniform."""
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_probability: float = Field(0.5, ge=0, le=1)
-    rotate_degrees: float = Field(0.0, ge=0, le=180)
-    jitter_probability: float = Field(0.8, ge=0, le=1)
-    brightness: float = Field(0.4, ge=0, le=1)
-    contrast: float = Field(0.4, ge=0, le=1)
-    saturation: float = Field(0.4, ge=0, le=1)
-    hue: float = Field(0.1, ge=0, le=0.5)
-    gray_probability: float = Field(0.2, ge=0, le=1)
-    blur_probability: float = Field(0.0, ge=0, le=1)
-    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    policies: dict[str, Changes] = Field(default_factory=dict)
+    """By the name that a method asks for; a name that is not here is the base policy. `local`, the small crops of
+    multi-crop, is half as wide and covers less wherever nothing else is said."""
     modality: str = "image"
     seed: int = Field(0, ge=0)
 
-    @model_validator(mode="after")
-    def _ordered(self) -> AugmentConfig:
-        for name in ("crop_scale", "crop_ratio", "blur_sigma"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"{name} is [smallest, largest], both above 0 (got {[low, high]})")
-        if self.crop_scale[1] > 1:
-            raise ValueError(f"crop_scale is a share of the area, at most 1 (got {self.crop_scale[1]})")
-        return self
+    @field_validator("policies")
+    @classmethod
+    def _new_names(cls, value: dict[str, Changes]) -> dict[str, Changes]:
+        for name in (BASE, PLAIN):
+            if name in value:
+                raise ValueError(f"{name!r} is no name for a policy: it stands for the base policy or the plain sample")
+        return value
 
 
 def run(config: AugmentConfig, out: Output, normalized: Artifact) -> Artifact:
-    """Write `views.json` and, for images, `preview.png`: a sample and some of its views in each line."""
-    out.json(VIEWS_FILE, config.model_dump(mode="json"))
+    """Write `views.json` and, for images, `preview.png`: in each line a sample and views by every policy.
+
+    Raises:
+        RequestError: a policy does not fit the size of the images.
+    """
     shards = Shards.open(normalized)
+    stats = normalized.json(STATS_FILE)
+    views = resolve(config, stats, shards.payloads[0].dtype)
+    out.json(VIEWS_FILE, views.model_dump(mode="json"))
     if config.modality == "image":
-        _preview(config, out, shards)
-    shape = normalized.json(STATS_FILE)["shape"]
-    return out.artifact(rows=normalized.rows, measured={"shape": shape})
+        _preview(views, out, shards)
+    return out.artifact(rows=normalized.rows, measured={"shape": stats["shape"], "policies": sorted(views.policies)})
 
 
-def _preview(config: AugmentConfig, out: Output, shards: Shards) -> None:
+def resolve(config: AugmentConfig, stats: dict[str, Any], dtype: np.dtype[Any]) -> Views:
+    """All policies in full, with the numbers that were fitted on train rows."""
+    fields = {"modality": config.modality, "seed": config.seed}
+    base = Policy(**{name: getattr(config, name) for name in Policy.model_fields})
+    policies = {BASE: base, **{name: changes.over(base) for name, changes in config.policies.items()}}
+    if config.modality != "image":
+        return Views(policies=policies, **fields)
+    height, width, channels = stats["shape"]
+    side = base.size or min(height, width)
+    local = Changes(size=max(4, side // 2), crop_scale=LOCAL_CROP_SCALE).over(base)
+    policies[LOCAL] = config.policies.get(LOCAL, Changes()).over(local)
+    for name, policy in policies.items():
+        _check_patches(policy, policy.size or min(height, width), name)
+    low = stats.get("low", [0.0] * channels)
+    high = stats.get("high", [WHITE[dtype.name]] * channels)
+    high = [top if top > bottom else bottom + 1.0 for bottom, top in zip(low, high, strict=True)]  # a constant channel
+    return Views(policies=policies, low=low, high=high, fill=stats["mean"], **fields)
+
+
+def _check_patches(policy: Policy, side: int, name: str) -> None:
+    if policy.mask_probability > 0 and policy.mask_patch * 2 > side:
+        key = "augment" if name == BASE else f"augment.policies.{name}"
+        raise RequestError(
+            f"{key}.mask_patch: {policy.mask_patch} px leaves no two patches beside each other in a view of {side} px"
+        )
+
+
+def _preview(views: Views, out: Output, shards: Shards) -> None:
     import torch
-    from PIL import Image
 
-    from ssl_tasks.randomness import row_keys
+    from ssl_tasks.modalities.image_augment.preview import sheet
 
     positions = np.linspace(0, len(shards) - 1, min(PREVIEW_SAMPLES, len(shards))).astype(np.int64)
-    originals = torch.from_numpy(shards.take(positions))
-    columns = [originals]
-    for view in range(PREVIEW_VIEWS):
-        keys = row_keys(config.seed, view, torch.from_numpy(positions))
-        columns.append(modalities.modality(config.modality).augment(originals, config, keys))
-    sheet = torch.stack(columns, 1).numpy()  # samples, columns, H, W, C
-    height, width, channels = sheet.shape[2:]
-    pixels = sheet.transpose(0, 2, 1, 3, 4).reshape(len(positions) * height, (PREVIEW_VIEWS + 1) * width, channels)
-    image = Image.fromarray(pixels.squeeze(-1) if channels == 1 else pixels)
-    factor = max(1, round(PREVIEW_SCALE / width))
-    with out.file("preview.png", rendering=True) as path:
-        image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(path)
+    image = sheet(torch.from_numpy(shards.take(positions)), torch.from_numpy(positions), views)
+    with out.file(PREVIEW_FILE, rendering=True) as path:
+        image.save(path)
 
 
-STAGE = Stage("augment", AugmentConfig, ("normalize",), run, parts=parts)
+STAGE = Stage("augment", AugmentConfig, ("normalize",), run, version=2, parts=parts)

@@ -41,13 +41,13 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
     from ssl_tasks.training.job import Job
 
     check(config)
-    num_views = len(methods.spec(config.method.name).method.views.policies)
+    view_names = methods.spec(config.method.name).method.views.policies
     initial = (
         resolve(config.init_from, out, key="pretrain.init_from", stage="pretrain", role="init_from")
         if config.init_from
         else None
     )
-    job = Job(config, out, normalized, split, augmented, num_views, initial)
+    job = Job(config, out, normalized, split, augmented, view_names, initial)
     assert job.plan.steps_per_epoch > 0  # the plan refuses a batch larger than the data
     measured = train(job, os.environ.get("RAY_ADDRESS"))
     return out.artifact(rows=len(job.plan.positions), measured=measured)

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
+from ssl_tasks.policy import BASE, ResolvedPolicy, Views
 from ssl_tasks.schema import (
     COMPARISONS_FILE,
     METRICS_FILE,
@@ -173,12 +174,10 @@ def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, st
     )
 
 
-def _policy(pretrain: Artifact) -> Any:
-    from ssl_tasks.stages.augment import AugmentConfig
-
+def _policy(pretrain: Artifact) -> ResolvedPolicy:
     store = pretrain.store
     augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
-    return AugmentConfig.model_validate(augment.json(VIEWS_FILE))
+    return Views.model_validate(augment.json(VIEWS_FILE)).policy(BASE)
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:

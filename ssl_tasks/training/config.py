@@ -92,6 +92,9 @@ class PretrainConfig(Config):
     """CPU threads of each worker; 0 shares this machine's cores out."""
     feed_workers: int = execution(1, ge=1)
     """Ray Data tasks per worker that make views at the same time."""
+    augment_on: Literal["workers", "device"] = execution("workers")
+    """Where views are made: by the feed's tasks on CPUs, beside training, or where the model is, which then waits for
+    them; for a GPU that has time to spare. On a CPU both give the same bits."""
     layout: Literal["auto", "contiguous", "channels_last"] = execution("auto")
     compile: Literal["auto", "never", "always"] = execution("auto")
     checkpoint_every_steps: int = execution(200, ge=1)

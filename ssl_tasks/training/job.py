@@ -11,6 +11,7 @@ import numpy as np
 from ssl_tasks import methods, modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
+from ssl_tasks.policy import Views
 from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TRAIN, VAL, VIEWS_FILE
 from ssl_tasks.shards import Shards
 from ssl_tasks.store import Output, Store
@@ -19,7 +20,6 @@ from ssl_tasks.training.plan import Plan
 
 if TYPE_CHECKING:
     from ssl_tasks.methods.base import MethodConfig, MethodSpec
-    from ssl_tasks.stages.augment import AugmentConfig
 
 DONE_FILE = "done.json"
 FAILURE_FILE = "failure.json"
@@ -35,8 +35,8 @@ class Job:
     normalized: Artifact
     split: Artifact
     augmented: Artifact
-    num_views: int
-    """Of the method, so that the feed can be laid out before torch is imported."""
+    view_names: tuple[str, ...]
+    """Policies of the method's views, so that the feed can be laid out before torch is imported."""
     initial: Artifact | None = None
     """Encoder to start from."""
 
@@ -87,11 +87,9 @@ class Job:
         return _plan(self.normalized, self.split, self.config.batch_size, self.config.seed, self.config.shuffle_shards)
 
     @property
-    def augment_config(self) -> AugmentConfig:
-        """The policy of augmented views."""
-        from ssl_tasks.stages.augment import AugmentConfig
-
-        return AugmentConfig.model_validate(self.augmented.json(VIEWS_FILE))
+    def views(self) -> Views:
+        """The policies that views are drawn from."""
+        return _views(self.augmented)
 
     def probe_rows(self, limit: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Positions of at most `limit` val rows (train rows where there is no val) and their class numbers.
@@ -116,6 +114,11 @@ class Job:
 @functools.lru_cache(maxsize=4)
 def _shards(normalized: Artifact) -> Shards:
     return Shards.open(normalized)
+
+
+@functools.lru_cache(maxsize=4)
+def _views(augmented: Artifact) -> Views:
+    return Views.model_validate(augmented.json(VIEWS_FILE))
 
 
 @functools.lru_cache(maxsize=4)

@@ -27,6 +27,7 @@ from ssl_tasks.modalities.image.readers import UnusableError
 from ssl_tasks.modalities.image.resize import DEPTHS, require_channels, stored
 from ssl_tasks.modalities.image.statistics import fit
 from ssl_tasks.parallel import payload_map
+from ssl_tasks.policy import ResolvedPolicy
 from ssl_tasks.schema import PAYLOAD
 from ssl_tasks.sources.base import SampleSource
 
@@ -96,16 +97,16 @@ class ImageModality:
             **{name: getattr(fitted, name).tolist() for name in FITTED},
         }
 
-    def augment(self, payload: Tensor, config: Any, keys: Tensor) -> Tensor:
+    def augment(self, payload: Tensor, policy: ResolvedPolicy, keys: Tensor) -> Tensor:
         """See `image_augment.augment`."""
-        return image_augment.augment(payload, config, keys)
+        return image_augment.augment(payload, policy, keys)
 
     def to_input(self, payload: Tensor, stats: Stats) -> Tensor:
         """(B, H, W, C) as stored to (B, C, H, W) float32: standardized, 0..1 or -1..1, as `normalize.input` says."""
         low, high, mean, std = (
             torch.tensor(stats[name], device=payload.device, dtype=torch.float32) for name in FITTED
         )
-        values = payload.float()
+        values = payload.to(torch.float32, copy=True)  # changed in place below: 40 MB for 66 images of 224 px
         if stats["depth"] != "uint8":
             values = values.maximum(low).minimum(high)
         shift, scale = {
@@ -113,7 +114,7 @@ class ImageModality:
             "unit": (low, high - low),
             "symmetric": ((low + high) / 2, (high - low) / 2),
         }[stats["input"]]
-        return ((values - shift) / scale).permute(0, 3, 1, 2).contiguous()
+        return values.sub_(shift).div_(scale).permute(0, 3, 1, 2).contiguous()
 
     def input_shape(self, stats: Stats) -> tuple[int, ...]:
         """(C, H, W)."""

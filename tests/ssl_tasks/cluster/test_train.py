@@ -40,6 +40,15 @@ def test_two_workers_learn_what_one_does(store: Store, tmp_path: Path, small: di
     np.testing.assert_allclose(losses(two), losses(one), rtol=0, atol=1e-8)
 
 
+def test_views_made_where_the_model_is_give_the_same_losses(
+    store: Store, tmp_path: Path, small: dict[str, Any], chain: Any
+) -> None:
+    feed = pretrain(store, chain, small, max_steps=3)
+    device = pretrain(Store.open(str(tmp_path / "other")), chain, small, max_steps=3, augment_on="device")
+    assert device.fingerprint == feed.fingerprint
+    assert losses(device) == losses(feed)
+
+
 def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, small: dict[str, Any], chain: Any) -> None:
     artifact = pretrain(store, chain, small)
     assert artifact.names() == [

@@ -14,7 +14,7 @@ from ssl_tasks import modalities
 from ssl_tasks.randomness import row_keys
 from ssl_tasks.shards import tensor_array
 from ssl_tasks.sources.detect import open_source
-from ssl_tasks.stages.augment import AugmentConfig
+from ssl_tasks.stages.augment import AugmentConfig, resolve
 from ssl_tasks.stages.clean import CleanConfig
 from ssl_tasks.stages.ingest import IngestConfig
 from ssl_tasks.stages.normalize import NormalizeConfig
@@ -123,13 +123,14 @@ def test_statistics_do_not_depend_on_how_rows_are_batched(read: SimpleNamespace)
 
 
 def test_a_view_is_drawn_from_its_key_alone(read: SimpleNamespace) -> None:
-    config = AugmentConfig(rotate_degrees=20, blur_probability=0.5, blur_sigma=(0.1, 1.0), modality=read.modality.name)
+    config = AugmentConfig(rotate_degrees=20, blur_probability=0.5, modality=read.modality.name)
+    policy = resolve(config, read.stats, read.payload.dtype).policy("augment")
     payload, keys = torch.from_numpy(read.payload), row_keys(0, 0, torch.arange(40))
-    whole = read.modality.augment(payload, config, keys)
+    whole = read.modality.augment(payload, policy, keys)
     assert whole.dtype == payload.dtype
     assert whole.shape == payload.shape
     picked = torch.tensor([7, 3])
-    some = read.modality.augment(payload[picked], config, keys[picked])
+    some = read.modality.augment(payload[picked], policy, keys[picked])
     assert torch.equal(torch.nan_to_num(whole[picked].float()), torch.nan_to_num(some.float()))
 
 

@@ -1,0 +1,36 @@
+"""How the feed is laid out: blocks are sized by the bytes that a step really ships."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ssl_tasks.cluster.feed import _step_bytes
+from ssl_tasks.policy import Views
+
+
+def job(names: tuple[str, ...], where: str, dtype: Any) -> Any:
+    views = Views.model_validate(
+        {"policies": {"augment": {}, "large": {"size": 40}, "local": {"size": 8}}, "modality": "image", "seed": 0}
+    )
+    shards = SimpleNamespace(shape=(16, 20, 3), payloads=[np.empty((1, 16, 20, 3), dtype)])
+    return SimpleNamespace(
+        config=SimpleNamespace(batch_size=64, augment_on=where), shards=shards, view_names=names, views=views
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "where", "values"),
+    [
+        (("augment", "augment"), "workers", 2 * 960),
+        (("plain", "unknown"), "workers", 2 * 960),
+        (("augment", "local", "local", "large"), "workers", 960 + 2 * 192 + 4800),
+        (("augment", "local", "local", "large"), "device", 960),
+    ],
+)
+@pytest.mark.parametrize(("dtype", "itemsize"), [(np.uint8, 1), (np.float32, 4)])
+def test_a_step_ships_its_views_or_the_rows_once(
+    names: tuple[str, ...], where: str, values: int, dtype: Any, itemsize: int
+) -> None:
+    assert _step_bytes(job(names, where, dtype), world=2) == 32 * values * itemsize
