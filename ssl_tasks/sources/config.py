@@ -32,6 +32,13 @@ class SourceConfig(Config):
     drop_columns: list[str] = Field(default_factory=list)
     """Tables: columns that are no features."""
 
+    @field_validator("path", mode="before")
+    @classmethod
+    def _given(cls, value: object) -> object:
+        if value is None:
+            raise ValueError("say what to read, for example --set ingest.path=photos (a folder, or a list of files)")
+        return value
+
     @field_validator("folders", mode="before")
     @classmethod
     def _known_and_each_once(cls, value: object) -> object:

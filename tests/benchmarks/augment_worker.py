@@ -31,6 +31,15 @@ def ours(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
     """Whole batches, out of a payload as stages store it; like the others from memory, without copying it first."""
     import torch
 
+    payload = torch.from_numpy(np.stack([*data, *(data[row % len(data)] for row in range(batch_of(data)))]))
+    views = our_views(size, blur, inputs)
+    return lambda rows: views(payload[rows[0] : rows[0] + len(rows)])
+
+
+def our_views(size: int, blur: float, inputs: bool) -> Callable[[Any], None]:
+    """Two views of a payload (B, H, W, 3)."""
+    import torch
+
     from ssl_tasks.modalities import modality
     from ssl_tasks.policy import ResolvedPolicy
     from ssl_tasks.randomness import row_keys
@@ -38,13 +47,11 @@ def ours(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
     torch.set_num_threads(1)
     policy = ResolvedPolicy(size=size, blur_probability=blur)
     image, scale = modality("image"), {"low": [0.0] * 3, "high": [255.0] * 3, "depth": "uint8", "input": "standard"}
-    payload = torch.from_numpy(np.stack([*data, *(data[row % len(data)] for row in range(batch_of(data)))]))
     step = iter(range(1 << 40))
 
-    def work(rows: np.ndarray) -> None:
-        taken = payload[rows[0] : rows[0] + len(rows)]
-        for keys in row_keys(0, next(step), torch.arange(2 * len(rows))).chunk(2):
-            views = image.augment(taken, policy, keys)
+    def work(payload: Any) -> None:
+        for keys in row_keys(0, next(step), torch.arange(2 * len(payload))).chunk(2):
+            views = image.augment(payload, policy, keys)
             if inputs:
                 image.to_input(views, {"mean": MEAN, "std": STD, **scale})
 
@@ -57,10 +64,9 @@ def batch_of(data: list[np.ndarray]) -> int:
     return max(1, min(MAX_BATCH, BATCH_VALUES // values))
 
 
-def torchvision(data: list[np.ndarray], size: int, blur: float, inputs: bool, pillow: bool = False) -> Work:
-    """Per sample, on uint8 tensors or on Pillow images."""
+def torchvision_steps(size: int, blur: float, inputs: bool, pillow: bool) -> Any:
+    """One view, of a uint8 tensor or a Pillow image, as a tensor."""
     import torch
-    from PIL import Image
     from torchvision.transforms import v2
 
     torch.set_num_threads(1)
@@ -76,7 +82,15 @@ def torchvision(data: list[np.ndarray], size: int, blur: float, inputs: bool, pi
         steps.append(v2.PILToTensor())
     if inputs:
         steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
-    transform = v2.Compose(steps)
+    return v2.Compose(steps)
+
+
+def torchvision(data: list[np.ndarray], size: int, blur: float, inputs: bool, pillow: bool = False) -> Work:
+    """Per sample, on uint8 tensors or on Pillow images."""
+    import torch
+    from PIL import Image
+
+    transform = torchvision_steps(size, blur, inputs, pillow)
     tensors = [torch.from_numpy(image).permute(2, 0, 1).contiguous() for image in data]
     images: list[Any] = [Image.fromarray(image) for image in data] if pillow else tensors
 
@@ -87,8 +101,8 @@ def torchvision(data: list[np.ndarray], size: int, blur: float, inputs: bool, pi
     return work
 
 
-def albumentations(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
-    """Per sample, on arrays."""
+def albumentations_steps(size: int, blur: float, inputs: bool) -> Any:
+    """One view of an array."""
     import albumentations as A
     import cv2
 
@@ -103,7 +117,12 @@ def albumentations(data: list[np.ndarray], size: int, blur: float, inputs: bool)
         steps.append(A.GaussianBlur((size // 10 | 1, size // 10 | 1), (0.1, 2.0), p=blur))
     if inputs:
         steps.append(A.Normalize(MEAN, STD))
-    transform = A.Compose(steps)
+    return A.Compose(steps)
+
+
+def albumentations(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
+    """Per sample, on arrays."""
+    transform = albumentations_steps(size, blur, inputs)
 
     def view(row: int) -> np.ndarray:
         made: np.ndarray = transform(image=data[row])["image"]
@@ -117,24 +136,61 @@ def albumentations(data: list[np.ndarray], size: int, blur: float, inputs: bool)
 
 
 def decoder(data: list[np.ndarray], size: int, blur: float, inputs: bool, then: bool = False) -> Work:
-    """JPEG files to squares of `size` pixels and, with `then`, two views of each.
+    """JPEG files to squares of 8/7 of `size` pixels, as normalize stores them, and with `then` two views of each.
 
     Either keeps freed memory, as `augment` has it: decoding alone gains more by that than two views take.
     """
+    import torch
+
     from ssl_tasks.modalities.image.decoding import decode
     from ssl_tasks.modalities.image.resize import stored
     from ssl_tasks.modalities.image_augment.storage import keep_memory
 
     keep_memory()
     files = [array.tobytes() for array in data]
+    views, side = our_views(size, blur, inputs), size * 8 // 7
 
     def work(rows: np.ndarray) -> None:
-        pixels = [decode(files[row], least=2 * size).pixels for row in rows]
-        decoded = [stored(image, size, 3, "uint8", "crop") for image in pixels]
+        pixels = [decode(files[row], least=3 * side // 2).pixels for row in rows]
+        decoded = np.stack([stored(image, side, 3, "uint8", "crop") for image in pixels])
         if then:
-            ours(decoded, size, blur, inputs)(np.arange(len(rows)))
+            views(torch.from_numpy(decoded))
 
     return work
+
+
+def each_file(data: list[np.ndarray], read: Callable[[bytes], Any], view: Callable[[Any], np.ndarray]) -> Work:
+    """Peers: a file is decoded as a whole, and both views are cut out of that."""
+    files = [array.tobytes() for array in data]
+
+    def work(rows: np.ndarray) -> None:
+        pairs = [[view(image) for _ in range(2)] for image in (read(files[row]) for row in rows)]
+        for views in zip(*pairs, strict=True):
+            np.stack(views)
+
+    return work
+
+
+def torchvision_files(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
+    """Pillow decodes, as in torchvision's own data sets."""
+    import io
+
+    from PIL import Image
+
+    transform = torchvision_steps(size, blur, inputs, pillow=True)
+    return each_file(data, lambda file: Image.open(io.BytesIO(file)).convert("RGB"), lambda i: transform(i).numpy())
+
+
+def albumentations_files(data: list[np.ndarray], size: int, blur: float, inputs: bool) -> Work:
+    """OpenCV decodes, as in its documentation."""
+    import cv2
+
+    transform = albumentations_steps(size, blur, inputs)
+
+    def read(file: bytes) -> np.ndarray:
+        return cv2.cvtColor(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+    return each_file(data, read, lambda image: transform(image=image)["image"].transpose(2, 0, 1))
 
 
 SIDES: dict[str, Callable[[list[np.ndarray], int, float, bool], Work]] = {
@@ -142,6 +198,9 @@ SIDES: dict[str, Callable[[list[np.ndarray], int, float, bool], Work]] = {
     "torchvision": torchvision,
     "torchvision_pillow": lambda *options: torchvision(*options, pillow=True),
     "albumentations": albumentations,
+    "ours_files": lambda *options: decoder(*options, then=True),
+    "torchvision_files": torchvision_files,
+    "albumentations_files": albumentations_files,
     "decode": decoder,
     "decode_and_augment": lambda *options: decoder(*options, then=True),
 }

@@ -126,7 +126,10 @@ def test_a_recipe_survives_its_own_json(tiny: ModuleType, recipe_file: Path) -> 
 
 
 def test_the_built_in_recipes_are_valid_for_the_real_dag() -> None:
-    assert builtin_recipes() == ["cancer", "digits"]
+    assert builtin_recipes() == ["cancer", "digits", "images"]
     digits, cancer = load_recipe("digits").to_dict(), load_recipe("cancer").to_dict()
     assert digits["pretrain"]["modality"] == "image"
     assert cancer["pretrain"]["modality"] == "tabular"
+    assert load_recipe("images", ["ingest.path=photos"]).to_dict()["clean"]["min_side"] == 32
+    with pytest.raises(RequestError, match=r"recipe images: ingest\.path: .*--set ingest\.path=photos"):
+        load_recipe("images")

@@ -33,6 +33,8 @@ from ssl_tasks.sources.base import SampleSource
 
 FITTED = ("low", "high", "mean", "std")
 KIND = ("channels", "depth")
+SPARE = 3
+"""Halves of the stored size that a JPEG is decoded to at least, so that the antialiasing filter has something to do."""
 THUMBNAIL_SIDE = 96
 DEEP_CLIP = (0.1, 99.9)
 """Percentiles that stand for black and white where the dtype's own range does not: uint16 and float32."""
@@ -78,7 +80,7 @@ class ImageModality:
 
         def one(data: bytes | None) -> Any:
             assert data is not None, "clean has taken out what is missing"
-            return stored(decode(data, least=2 * size).pixels, size, channels, depth, config.fit)
+            return stored(decode(data, least=SPARE * size // 2).pixels, size, channels, depth, config.fit)
 
         with quietly():
             images = list(payload_map(one, raw[PAYLOAD].to_pylist()))
