@@ -75,8 +75,9 @@ def _closure(store: Store, runs: list[RunRecord]) -> set[str]:
     """Fingerprints that the runs name, and all their ancestors."""
     found: set[str] = set()
     waiting = {stage.fingerprint for run in runs for stage in run.stages}
-    for run in runs:  # an unfinished run has no manifest yet that would name the encoder it starts from
-        waiting.add(str((run.recipe.get("pretrain") or {}).get("init_from")).rpartition("/")[2])
+    for run in runs:  # an unfinished run has no manifest yet that would name what it builds upon
+        for section, key in (("pretrain", "init_from"), ("split", "earlier")):
+            waiting.add(str((run.recipe.get(section) or {}).get(key)).rpartition("/")[2])
     while waiting:
         fingerprint = waiting.pop()
         found.add(fingerprint)

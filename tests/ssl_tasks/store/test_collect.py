@@ -113,3 +113,15 @@ def test_a_broken_manifest_does_not_stop_it(store: Store, text: bytes) -> None:
     store.write_bytes("objects/broken/manifest.json", text)
     add_run(store, 1, "broken")
     assert collect(store).artifacts == []
+
+
+@pytest.mark.parametrize(("section", "key"), [("pretrain", "init_from"), ("split", "earlier")])
+@pytest.mark.parametrize("reference", ["{}", "/elsewhere/objects/{}"])
+def test_what_a_failed_run_builds_upon_is_kept(store: Store, section: str, key: str, reference: str) -> None:
+    put(store, "raw")
+    put(store, "base", parent="raw")
+    recipe = {section: {key: reference.format("base")}}
+    save_run(store, RunRecord(run_id="20260101-000000-x-aaaa", name="x", recipe=recipe, state="failed", stages=[]))
+    assert collect(store).artifacts == []
+    save_run(store, RunRecord(run_id="20260101-000000-x-aaaa", name="x", recipe={}, state="failed", stages=[]))
+    assert collect(store).artifacts == ["base", "raw"]
