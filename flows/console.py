@@ -17,7 +17,7 @@ from rich.text import Text
 from flows.execution import Listener
 from flows.plan import Planned
 from flows.progress import ProgressLine
-from flows.summary import METRIC_COLUMNS, duration, metric_cells, metric_rows, verdict
+from flows.summary import METRIC_COLUMNS, duration, metric_cells, metric_rows, set_aside, verdict
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, StageRecord
 
@@ -100,6 +100,9 @@ def summarize(console: Console, record: RunRecord) -> None:
     sentence = verdict(record)
     if sentence:
         console.print(Text(sentence))
+    aside = set_aside(record)
+    if aside:
+        print_whole(console, aside)
     counts = [f"{sum(s.status == status for s in record.stages)} {status}" for status in ("ran", "cached", "failed")]
     shown = ", ".join(text for text in counts if not text.startswith("0 "))
     took = "" if record.seconds is None else f" in {duration(record.seconds)}"

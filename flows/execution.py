@@ -24,7 +24,7 @@ from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, RunState, StageRecord, new_run_id, save_run
 
-METRIC_STAGES = ("pretrain", "transfer", "report")
+METRIC_STAGES = ("clean", "assign", "split", "pretrain", "transfer", "report")
 """Stages whose measured values are the run's metrics."""
 
 

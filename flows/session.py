@@ -17,7 +17,8 @@ from flows.execution import Execution, prepare
 from flows.interrupt import GRACE_SECONDS, INTERRUPTED, exit_within
 from flows.output import Out
 from flows.quiet import imports, quiet
-from flows.recipe import Recipe, default_store
+from flows.recipe import Recipe
+from flows.summary import store_option
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord
 
@@ -75,8 +76,7 @@ def _tell(out: Out, execution: Execution) -> None:
     record = execution.record
     summarize(out.console, record)
     out.result(record.summary())
-    store = "" if record.recipe["store"] == _absolute_default() else f" --store {record.recipe['store']}"
-    again = f"continue with: pretextflow rerun {record.run_id}{store}"
+    again = f"continue with: pretextflow rerun {record.run_id}{store_option(record)}"
     if record.state in ("interrupted", "cancelled"):
         print_whole(out.errors, f"{record.state}; {again}")
         out.status = INTERRUPTED
@@ -84,10 +84,6 @@ def _tell(out: Out, execution: Execution) -> None:
         out.failed(execution.error)
         print_whole(out.errors, again)
         out.answer["error"] = record.error
-
-
-def _absolute_default() -> str:
-    return Store(default_store()).uri
 
 
 def _on_interrupt(out: Out, execution: Execution, at_end: contextlib.ExitStack) -> None:

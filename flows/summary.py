@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from flows.recipe import default_store
+from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord
 
 METRIC_COLUMNS = ("strategy", "labels", "pretrained", "random init", "from scratch", "gain over random init [95%]")
@@ -30,6 +32,22 @@ def verdict(record: RunRecord) -> str | None:
     """The report's sentence, where it has one."""
     text = record.metrics.get("report", {}).get("verdict")
     return text if isinstance(text, str) else None
+
+
+def set_aside(record: RunRecord) -> str | None:
+    """How many samples were rejected or flagged, and the command that lists them."""
+    counts = {
+        what: sum(record.metrics.get(stage, {}).get(what, 0) for stage in ("clean", "assign"))
+        for what in ("rejected", "flagged")
+    }
+    said = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    return f"set aside: {said} (pretextflow quarantine {record.run_id}{store_option(record)})" if said else None
+
+
+def store_option(record: RunRecord) -> str:
+    """What a command about this run needs besides its id: nothing where the store is the default one."""
+    uri = str(record.recipe["store"])
+    return "" if uri == Store(default_store()).uri else f" --store {uri}"
 
 
 def percent(value: Any) -> str:

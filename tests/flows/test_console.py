@@ -61,6 +61,7 @@ def test_the_summary_names_metrics_verdict_and_report(begin: Begin) -> None:
     text = stream.getvalue()
     assert "+10.0 [+5.0, +15.0]" in text
     assert "Pretraining helped." in text
+    assert f"set aside: 1 rejected, 2 flagged (pretextflow quarantine {execution.record.run_id} --store " in text
     assert f"report: {execution.record.report}\n" in text
 
 

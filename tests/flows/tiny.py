@@ -74,7 +74,7 @@ def assign(config: AssignConfig, out: Output, ingested: Artifact) -> Artifact:
     rejected |= {"reason": "duplicate_of_test", "detail": "as f4.png", "thumbnail": b"jpeg"}
     flagged = {**rejected, "row": 5, "source": "f5.png", "severity": "flagged", "reason": "outlier", "thumbnail": None}
     out.table(QUARANTINE_FILE, pa.Table.from_pylist([rejected, flagged, {**flagged, "row": 6}], schema=QUARANTINE))
-    return out.artifact(rows=ingested.rows, measured={"warnings": ["much looks alike"]})
+    return out.artifact(rows=ingested.rows, measured={"warnings": ["much looks alike"], "rejected": 1, "flagged": 2})
 
 
 def split(config: SplitConfig, out: Output, assigned: Artifact) -> Artifact:
