@@ -133,7 +133,18 @@ def _source_hash(module: str) -> str:
             node.body = [  # type: ignore[attr-defined]  # every node with a body list has the attribute
                 item for item in body if not (isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant))
             ]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return hashlib.sha256(_dump(tree).encode()).hexdigest()
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text, the same under every version of Python: fields that are empty are left out, which
+    `ast.dump` shows or not as the version pleases, and which newer versions have more of."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return f"{type(node).__name__}({', '.join(f'{name}={_dump(value)}' for name, value in fields)})"
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    return repr(node)
 
 
 def _stage_version(module: str) -> int:

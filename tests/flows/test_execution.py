@@ -159,10 +159,12 @@ def test_an_unreachable_ray_of_the_environment_is_refused(begin: Begin, monkeypa
 
 @pytest.mark.parametrize(
     ("address", "problem"),
-    [("nowhere", "expected host:port"), ("127.0.0.1:1", "refused"), ("127.0.0.1:99999999999999999999", "too large")],
+    [("nowhere", "expected host:port"), ("127.0.0.1:1", "refused"), ("127.0.0.1:99999999999999999999", "")],
 )
 def test_why_an_address_cannot_be_reached(address: str, problem: str) -> None:
-    assert problem in (unreachable(address) or "")
+    found = unreachable(address)
+    assert found  # of a port that cannot be, every version of Python says something else
+    assert problem in found
 
 
 @pytest.mark.parametrize(("given", "seen"), [("local", None), ("", None), ("10.0.0.1:6379", "10.0.0.1:6379")])

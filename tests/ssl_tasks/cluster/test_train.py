@@ -65,13 +65,23 @@ def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, smal
 
 
 def find_worker() -> int | None:
+    """A training worker of this test session: others may be training on this machine."""
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(b"ray::RayTrainWorker"):
+            if path.read_bytes().startswith(b"ray::RayTrainWorker") and descends_from(os.getpid(), path.parent):
                 return int(path.parent.name)
         except OSError:
             continue
     return None
+
+
+def descends_from(ancestor: int, process: Path) -> bool:
+    while (pid := int(process.name)) > 1:
+        if pid == ancestor:
+            return True
+        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        process = process.parent / parent
+    return False
 
 
 def kill_worker_at(store: Store, step: int, killed: list[int]) -> None:
