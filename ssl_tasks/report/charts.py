@@ -66,12 +66,12 @@ def _mean_line(name: str, css: str, cell: dict[int, list[float]]) -> Series:
 
 
 def curves(table: pa.Table) -> list[Figure]:
-    """A chart over steps for each column that has two values at least."""
+    """A chart over steps for each column that has two values at least, losses first."""
     if "step" not in table.column_names:
         return []
     steps = table["step"].to_pylist()
     figures = []
-    for name in table.column_names:
+    for name in sorted(table.column_names, key=lambda name: not name.endswith("loss")):
         points: list[Point] = [
             (float(step), float(value))
             for step, value in zip(steps, table[name].to_pylist(), strict=True)
