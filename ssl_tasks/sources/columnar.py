@@ -96,10 +96,19 @@ class IpcBatches:
         whole = (reader.get_batch(i) for i in range(reader.num_record_batches)) if self._is_file else reader
         first = 0
         for batch in whole:
+            self._validate(batch, first)
             rows = _bounded(batch.nbytes, batch.num_rows)
             for start in range(0, batch.num_rows, rows):
                 yield first + start, batch.slice(start, rows)
             first += batch.num_rows
+
+    def _validate(self, batch: pa.RecordBatch, first: int) -> None:
+        """Offsets that point beyond the mapped file would end the process without a word, not raise."""
+        try:
+            batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            rows = f"rows {first} to {first + batch.num_rows - 1}"
+            raise RequestError(f"ingest.path: {self._path} is damaged in {rows}: {error}") from error
 
 
 def _bounded(num_bytes: int, num_rows: int) -> int:

@@ -14,6 +14,8 @@ from ssl_tasks.sources.columns import Batch
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 BATCH_ROWS = 512
+MAX_FIELD = 1 << 24
+"""Characters of one value; Python's own limit, 131,072, is below what a text column may hold."""
 FIRST_LINES = 1000
 """Lines of JSON that are looked at to learn which keys there are."""
 
@@ -75,9 +77,11 @@ class TextReader:
 
 def _csv_lines(path: str) -> Iterator[list[str]]:
     """The header, then each row that is not blank."""
+    csv.field_size_limit(MAX_FIELD)
     with open(path, newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream, delimiter="\t" if path.lower().endswith(".tsv") else ",", strict=True)
-        header = next(reader, [])
+        delimiter = "\t" if path.lower().endswith(".tsv") else ","
+        reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=True, strict=True)
+        header = [name.strip() for name in next(reader, [])]
         if not header:
             raise RequestError(f"ingest.path: {path} has no header line")
         if twice := sorted(name for name in set(header) if header.count(name) > 1):

@@ -86,6 +86,11 @@ def members(path: str, ignored: Counter[str] | None = None) -> Iterator[Member]:
                 ignored[HIDDEN] += not info.isdir()
             elif info.isreg():
                 yield Member(name, functools.partial(_read, tar, info, place))
+            elif info.islnk() or info.issym():
+                raise RequestError(
+                    f"ingest.path: {path}: member {info.name!r} is a link to {info.linkname!r}, and a tar is read in "
+                    "one pass; pack it with tar --dereference --hard-dereference"
+                )
             elif not info.isdir():
                 count_ignored(ignored, name)
 

@@ -199,6 +199,18 @@ def test_a_stream_that_ends_between_batches_is_refused(tmp_path: Path, read: Rea
         read(tmp_path / "stream.arrow")
 
 
+@pytest.mark.parametrize("name", ["file.arrow", "stream.arrow"])
+def test_offsets_that_point_outside_are_refused(tmp_path: Path, read: Read, name: str) -> None:
+    values = [bytes([65 + number]) * 7 for number in range(9)]
+    write(tmp_path / name, pa.table({"image": values}), row_group_size=9)
+    whole = (tmp_path / name).read_bytes()
+    offsets = np.arange(0, 70, 7, dtype="<i4").tobytes()
+    assert whole.count(offsets) == 1
+    (tmp_path / name).write_bytes(whole.replace(offsets[12:16], (1 << 30).to_bytes(4, "little"), 1))
+    with pytest.raises(RequestError, match=rf"{name} is damaged in rows 0 to 8: .*offset"):
+        read(tmp_path / name)
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path, read: Read) -> None:
     write(tmp_path / "data.parquet", pa.table([[b"x"], [b"y"]], names=["image", "image"]))
     with pytest.raises(RequestError, match=r"data\.parquet has two columns 'image'"):

@@ -87,6 +87,17 @@ def test_paths_are_relative_to_the_list_or_absolute(tmp_path: Path, pictures: Pa
     ]
 
 
+def test_spaces_beside_commas_do_not_hide_a_column(tmp_path: Path, pictures: Path, read: Read) -> None:
+    (tmp_path / "list.csv").write_text('path, label , split\npictures/0.png, "a, b", train\n')
+    found = read(tmp_path / "list.csv")
+    assert (found.column("label"), found.column("split")) == (["a, b"], ["train"])
+
+
+def test_a_value_may_be_long(tmp_path: Path, pictures: Path, read: Read) -> None:
+    (tmp_path / "list.csv").write_text(f"path,text\npictures/0.png,{'x' * 200_000}\n")
+    assert read(tmp_path / "list.csv").column("text") == ["x" * 200_000]
+
+
 def test_json_lines_may_lack_keys_and_hold_numbers_and_lists(
     tmp_path: Path, pictures: Path, read: Read, png: PNG
 ) -> None:

@@ -142,21 +142,31 @@ def test_shards_in_order_with_the_split_of_their_names(tmp_path: Path, read: Rea
     assert len(set(found.column("source"))) == 3
 
 
-def test_hidden_members_links_and_other_files_are_told(tmp_path: Path, read: Read, png: PNG) -> None:
+def test_hidden_members_and_other_files_are_told(tmp_path: Path, read: Read, png: PNG) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
         for name in ("a/1.png", "a/._1.png", "__MACOSX/1.png", "a/1.mp4"):
             info = tarfile.TarInfo(name)
             info.size = 1
             tar.addfile(info, io.BytesIO(b"1"))
-        link = tarfile.TarInfo("a/2.png")
-        link.type, link.linkname = tarfile.SYMTYPE, "1.png"
-        tar.addfile(link)
         folder = tarfile.TarInfo("b")
         folder.type = tarfile.DIRTYPE
         tar.addfile(folder)
     found = read(tmp_path / "x.tar")
     assert found.column("source") == ["x.tar#0:a/1.png"]
-    assert found.facts["ignored"] == {"hidden": 2, ".png": 1, ".mp4": 1}
+    assert found.facts["ignored"] == {"hidden": 2, ".mp4": 1}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_a_link_is_refused_and_not_lost(tmp_path: Path, read: Read, kind: bytes) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        info = tarfile.TarInfo("a/1.png")
+        info.size = 1
+        tar.addfile(info, io.BytesIO(b"1"))
+        link = tarfile.TarInfo("a/2.png")
+        link.type, link.linkname = kind, "a/1.png"
+        tar.addfile(link)
+    with pytest.raises(RequestError, match=r"x\.tar: member 'a/2\.png' is a link to 'a/1\.png'.*--hard-dereference"):
+        read(tmp_path / "x.tar")
 
 
 @pytest.mark.parametrize(
