@@ -213,6 +213,77 @@ def test_a_geotiff_of_many_bands(tmp_path: Any, bands: int, dtype: Any) -> None:
     assert pixels.dtype == (np.float32 if dtype == np.int16 else dtype)
 
 
+def bands(count: int, extra: tuple[int, ...], *, photometric: int = 2, placed: bool = False) -> tuple[bytes, Any]:
+    """A TIFF of `count` samples of 8 bits a pixel, and these; Pillow writes no samples that it does not know."""
+    values = RANDOM.integers(0, 200, (6, 5, count), dtype=np.uint8)
+    tags: dict[int, tuple[str, tuple[int, ...]]] = {
+        256: ("H", (5,)),
+        257: ("H", (6,)),
+        258: ("H", (8,) * count),
+        259: ("H", (1,)),
+        262: ("H", (photometric,)),
+        273: ("I", (0,)),
+        277: ("H", (count,)),
+        278: ("H", (6,)),
+        279: ("I", (values.size,)),
+    }
+    if extra:
+        tags[338] = ("H", extra)
+    if placed:
+        tags |= {33550: ("d", (10, 10, 0)), 33922: ("d", (0, 0, 0, 0, 0, 0))}
+    start = 8 + 2 + 12 * len(tags) + 4
+    rest, lines = b"", b""
+    tags[273] = ("I", (start + 256,))
+    for tag, (kind, numbers) in sorted(tags.items()):
+        data = struct.pack(f"<{len(numbers)}{kind}", *numbers)
+        if len(data) > 4:
+            data, rest = struct.pack("<I", start + len(rest)), rest + data
+        lines += struct.pack("<HHI", tag, {"H": 3, "I": 4, "d": 12}[kind], len(numbers)) + data.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + lines + b"\0" * 4
+    return head + rest.ljust(256, b"\0") + values.tobytes(), values
+
+
+@pytest.mark.parametrize(
+    ("count", "extra", "photometric", "placed"),
+    [
+        (4, (0,), 2, False),
+        (4, (0,), 2, True),
+        (4, (1,), 2, True),
+        (4, (2,), 2, True),
+        (4, (0, 0, 0), 1, False),
+        (2, (0,), 1, False),
+        (2, (2,), 1, True),
+    ],
+)
+def test_a_band_that_is_no_alpha_is_kept(count: int, extra: tuple[int, ...], photometric: int, placed: bool) -> None:
+    data, values = bands(count, extra, photometric=photometric, placed=placed)
+    with quietly():  # rasterio misses a georeference
+        assert np.array_equal(decode(data).pixels, values)
+
+
+def test_a_band_of_zeros_hides_no_other(tmp_path: Any) -> None:
+    """GDAL writes that the fourth band is alpha, and near infrared of 0 is a measurement."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    values = RANDOM.integers(1, 200, (4, 9, 7), dtype=np.uint8)
+    values[3, :4] = 0
+    path = tmp_path / "scene.tif"
+    with quietly():  # rasterio's own
+        place = {"crs": "EPSG:32633", "transform": from_origin(0, 0, 10, 10)}
+        with rasterio.open(path, "w", "GTiff", 7, 9, 4, dtype=np.uint8, **place) as sink:
+            sink.write(values)
+        assert np.array_equal(decode(path.read_bytes()).pixels, values.transpose(1, 2, 0))
+
+
+def test_alpha_and_inks_of_a_tiff_are_pillows() -> None:
+    assert readers.find(bands(4, (2,))[0]) is None
+    assert readers.find(bands(4, (1,))[0]) is None
+    assert readers.find(bands(2, (2,), photometric=1)[0]) is None
+    assert readers.find(bands(4, (), photometric=5)[0]) is None
+    assert readers.find(bands(3, (), placed=True)[0]) is None
+
+
 @pytest.mark.parametrize(
     ("name", "extra", "data"),
     [
