@@ -40,7 +40,8 @@ class CleanConfig(Config):
     max_aspect: float = Field(10.0, ge=1)
     """Images: the longer side over the shorter."""
     min_contrast: float = Field(0.01, ge=0, lt=1)
-    """Images: least difference between the darkest and the brightest value, as a share of white."""
+    """Images of uint8: least difference between the darkest and the brightest value, as a share of white. Deeper ones,
+    whose white nobody knows, are refused only where all their values are equal."""
     outlier_deviations: float = Field(5.0, gt=0)
     """Images: flagged where a measure lies further from the median, in robust deviations."""
     modality: str = "image"
@@ -127,4 +128,4 @@ def _measured(
     return measured
 
 
-STAGE = Stage("clean", CleanConfig, ("ingest",), run, version=2, parts=parts)
+STAGE = Stage("clean", CleanConfig, ("ingest",), run, version=3, parts=parts)

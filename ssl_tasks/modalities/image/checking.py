@@ -94,12 +94,18 @@ def _usable(pixels: Pixels, config: Any) -> Pixels:
         raise UnusableError("extreme_aspect", f"{width} x {height} pixels, clean.max_aspect is {config.max_aspect:g}")
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise UnusableError("not_finite", f"{int((~np.isfinite(pixels)).sum())} values are NaN or infinite")
-    low, high = float(pixels.min()), float(pixels.max())
-    white = float(np.iinfo(pixels.dtype).max) if pixels.dtype != np.float32 else max(abs(low), abs(high))
-    if high - low <= config.min_contrast * white:
-        shown = f"all values lie between {low:g} and {high:g}, clean.min_contrast is {config.min_contrast:g}"
-        raise UnusableError("blank", shown)
+    _require_contrast(pixels, config.min_contrast)
     return pixels
+
+
+def _require_contrast(pixels: Pixels, least: float) -> None:
+    """White is known of uint8 only: 12 bits in uint16 and temperatures in float32 fill a small part of their range."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if high == low:
+        raise UnusableError("blank", f"all values are {low:g}")
+    if pixels.dtype == np.uint8 and high - low <= least * 255:
+        shown = f"all values lie between {low:g} and {high:g}, clean.min_contrast is {least:g}"
+        raise UnusableError("blank", shown)
 
 
 def content_key(pixels: Pixels) -> bytes:

@@ -36,7 +36,7 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
         (b"text", "unreadable", "identify"),
         (encoded(picture(0).resize((7, 30))), "too_small", "7 x 30"),
         (encoded(picture(0).resize((10, 60))), "extreme_aspect", "10 x 60"),
-        (encoded(Image.new("RGB", (20, 20), "grey")), "blank", "between 128 and 128"),
+        (encoded(Image.new("RGB", (20, 20), "grey")), "blank", "values are 128"),
         (encoded(picture(0).resize((1100, 1000))), "too_large", "1100 x 1000"),
     ],
 )
@@ -46,6 +46,34 @@ def test_what_is_refused_and_why(data: bytes | None, reason: str, said: str) -> 
     assert found.reason == reason
     assert said in found.detail
     assert found.__traceback__ is None  # would keep the pixels alive
+
+
+def array(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RANDOM.integers(0, 600, (9, 9)).astype(np.uint16),  # 10 bits of 16
+        RANDOM.uniform(295, 297, (9, 9)).astype(np.float32),  # degrees Kelvin
+    ],
+)
+def test_deep_images_are_blank_only_where_they_are_constant(values: np.ndarray) -> None:
+    assert not isinstance(examine(array(values), CONFIG), UnusableError)
+    found = examine(array(np.full_like(values, 296)), CONFIG)
+    assert isinstance(found, UnusableError)
+    assert (found.reason, found.detail) == ("blank", "all values are 296")
+
+
+def test_faint_images_of_8_bits_are_blank() -> None:
+    values = np.full((9, 9), 100, np.uint8)
+    values[3, 3] = 105
+    found = examine(array(values), CONFIG)
+    assert isinstance(found, UnusableError)
+    assert found.detail == "all values lie between 100 and 105, clean.min_contrast is 0.02"
 
 
 def test_floats_that_are_no_numbers_are_refused() -> None:
