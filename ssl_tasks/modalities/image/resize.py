@@ -42,6 +42,7 @@ def require_channels(have: int, wanted: int) -> None:
 
 
 def _with_depth(pixels: Pixels, depth: str) -> Pixels:
+    """Integers of 8 and 16 bits become each other by the factor 257, which takes white to white."""
     have = pixels.dtype.name
     if have == depth:
         return pixels
