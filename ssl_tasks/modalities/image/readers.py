@@ -7,10 +7,12 @@ run is refused and the file is not put into quarantine: equal input must give eq
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from PIL import Image, UnidentifiedImageError
 
 from ssl_tasks.errors import RequestError
@@ -82,25 +84,31 @@ def _has_alpha(tags: Any) -> bool:
 
 
 def _array(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
-    values = np.load(io.BytesIO(data), allow_pickle=False)
-    values = values[:, :, None] if values.ndim == 2 else values
-    if values.ndim != 3 or values.dtype not in (np.uint8, np.uint16, np.float32):
-        raise UnusableError("wrong_shape", f"an array {values.shape} of {values.dtype}, not (H, W) or (H, W, C)")
-    refuse_bomb(values.shape[1], values.shape[0], max_pixels)
-    return values, 1
+    """`numpy.load` would take the memory that a header asks for before it sees that the values are not there."""
+    stream = io.BytesIO(data)
+    read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if len(shape) not in (2, 3) or min(shape) < 1 or dtype not in (np.uint8, np.uint16, np.float32):
+        raise UnusableError("wrong_shape", f"an array {shape} of {dtype}, not (H, W) or (H, W, C)")
+    refuse_bomb(shape[1], shape[0], max_pixels)
+    count = math.prod(shape)
+    if len(data) - stream.tell() < count * dtype.itemsize:
+        raise UnusableError("truncated", f"{len(data)} bytes, too few for an array {shape} of {dtype}")
+    values = np.frombuffer(data, dtype, count, stream.tell()).reshape(shape, order="F" if fortran else "C")
+    return values.reshape(*shape[:2], -1).copy(), 1
 
 
 def _dicom(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
     """Modality values (Hounsfield units where the file has a slope and intercept) as float32, else uint16 or uint8."""
     try:
         import pydicom
-        from pydicom.pixels.processing import apply_modality_lut
+        from pydicom.pixels import apply_modality_lut, pixel_array
     except ImportError as error:
         raise RequestError("a DICOM file needs pydicom: pip install 'pretextflow[dicom]'") from error
     found = pydicom.dcmread(io.BytesIO(data))
     refuse_bomb(int(found.Columns), int(found.Rows), max_pixels)
     frames, samples = int(found.get("NumberOfFrames", 1)), int(found.get("SamplesPerPixel", 1))
-    pixels = found.pixel_array[0] if frames > 1 else found.pixel_array
+    pixels = pixel_array(found, index=0)  # all frames of a small file may take gigabytes
     values: Any = apply_modality_lut(pixels, found) if samples == 1 else pixels
     if values.dtype not in (np.uint8, np.uint16):
         values = values.astype(np.float32)

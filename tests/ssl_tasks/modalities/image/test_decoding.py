@@ -170,7 +170,8 @@ def test_the_first_of_several_frames_is_read() -> None:
     assert (picture.pixels == 10).all()
 
 
-def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
+def dicom() -> Any:
+    """A header of 4 x 6 pixels of 16 bits."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -181,6 +182,11 @@ def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
     found.Rows, found.Columns, found.SamplesPerPixel, found.PhotometricInterpretation = 4, 6, 1, "MONOCHROME2"
     found.BitsAllocated = found.BitsStored = 16
     found.HighBit, found.PixelRepresentation = 15, 0
+    return found
+
+
+def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
+    found = dicom()
     stored = RANDOM.integers(0, 4096, (4, 6), dtype=np.uint16)
     found.PixelData = stored.tobytes()
     found.save_as(tmp_path / "plain.dcm")
@@ -194,6 +200,27 @@ def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
     found.save_as(tmp_path / "inverse.dcm")
     inverse = decode((tmp_path / "inverse.dcm").read_bytes()).pixels
     assert np.array_equal(inverse.max() - inverse, pixels - pixels.min())
+
+
+def test_the_first_of_a_dicom_files_frames_is_read_alone(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydicom.pixels.decoders.base import Decoder
+
+    found = dicom()
+    frames = RANDOM.integers(0, 4096, (3, 4, 6), dtype=np.uint16)
+    found.PixelData, found.NumberOfFrames = frames.tobytes(), 3
+    found.save_as(tmp_path / "several.dcm")
+    asked: list[Any] = []
+    given = Decoder.as_array
+
+    def watched(self: Any, source: Any, **options: Any) -> Any:
+        asked.append(options.get("index"))
+        return given(self, source, **options)
+
+    monkeypatch.setattr(Decoder, "as_array", watched)
+    picture = decode((tmp_path / "several.dcm").read_bytes())
+    assert np.array_equal(picture.pixels[:, :, 0], frames[0])
+    assert picture.frames == 3
+    assert asked == [0]
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(5, np.uint8), (3, np.uint16), (4, np.float32), (2, np.int16)])
@@ -309,9 +336,37 @@ def test_bombs_are_refused_from_the_header() -> None:
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
     for data in (huge, flat, bytes(jpeg)):
-        with pytest.raises(UnusableError, match=r"60000 x 60000|900000000 pixels") as refused:
+        with pytest.raises(UnusableError, match=r"(60000 x 60000|30000 x 30000) pixels") as refused:
             decode(data, max_pixels=1_000_000)
         assert refused.value.reason == "too_large"
+
+
+def test_pillows_own_limit_is_none() -> None:
+    line = encoded(Image.new("1", (200_000, 1_000)), "PNG")  # more than twice the limit that Pillow has by itself
+    assert decode(line, max_pixels=200_000_000).pixels.shape == (1000, 200_000, 1)
+
+
+def test_memory_that_is_not_there_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(data: bytes, max_pixels: int | None) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(readers, "_array", full)
+    with pytest.raises(MemoryError):
+        decode(array(GREY))
+
+
+def test_an_array_that_asks_for_more_than_it_has_is_truncated() -> None:
+    data = array(np.zeros((10, 10), np.uint8)).replace(b"(10, 10), }", b"(10, 9999999999999), }"[:22])
+    with pytest.raises(UnusableError, match="99999") as refused:
+        decode(data)
+    assert refused.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0, 3), (5, 4, 0)])
+def test_an_array_without_values_has_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UnusableError) as refused:
+        decode(array(np.zeros(shape, np.uint8)))
+    assert refused.value.reason == "wrong_shape"
 
 
 WHOLE = encoded(Image.fromarray(SMOOTH).resize((200, 150)), "JPEG", quality=95)
