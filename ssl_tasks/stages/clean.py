@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,9 +64,8 @@ def run(config: CleanConfig, out: Output, ingested: Artifact) -> Artifact:
         _hold_budget(config, quarantine, ingested.rows)
         duplicates = find_duplicates(out, scanned, config.near_duplicates)
         contradicting, num_conflicts = conflicts(ingested, duplicates.sets)
-        flagged = {row: [found] for row, found in contradicting.items()}
-        for row, found in _outliers(out, scanned.outliers, config.outlier_deviations):
-            flagged.setdefault(row, []).append(found)
+        unusual = _outliers(out, scanned.outliers, config.outlier_deviations)
+        flagged = heapq.merge(contradicting, unusual, key=lambda item: item[0])
         quarantine.add_rows(ingested, modality, flagged)
     groups = connect([duplicates.equal, duplicates.near, named_pairs(ingested, scanned.kept)])
     write_groups(out, ingested, scanned.kept, groups)
