@@ -45,11 +45,12 @@ def find_duplicates(out: Output, scanned: Scanned, threshold: float | None) -> D
     similarity, looked_at = np.zeros(0, np.float32), 0
     paths = [out.path(name) for name in sorted(out.entries) if name.startswith(f"{PRINTS}/")]
     if threshold is not None and paths:
-        fresh = np.ones(len(kept), bool)  # of equal rows one is enough
-        fresh[np.searchsorted(kept, equal[0])] = False
+        fresh = scanned.kept.copy()  # of equal rows one is enough
+        fresh[equal[0]] = False
+        printed = np.flatnonzero(scanned.examined)
         signatures, prints = Shards.map(paths, SIGNATURE), Shards.map(paths, PRINT)
-        found = find_near(signatures, prints, np.flatnonzero(fresh), threshold)
-        near, similarity, looked_at = (kept[found.first], kept[found.second]), found.similarity, found.looked_at
+        found = find_near(signatures, prints, np.flatnonzero(fresh[printed]), threshold)
+        near, similarity, looked_at = (printed[found.first], printed[found.second]), found.similarity, found.looked_at
     with out.writer(DUPLICATES_FILE, DUPLICATES) as writer:
         for kind, (rows, others), alike in (
             ("equal", equal, np.ones(len(equal[0]), np.float32)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ssl_tasks.modalities.base import Checked
+from ssl_tasks.modalities.base import Checked, Kind
 from ssl_tasks.modalities.image import looks
 from ssl_tasks.modalities.image.decoding import Pixels, decode, quietly
 from ssl_tasks.modalities.image.readers import UnusableError
@@ -58,6 +59,7 @@ def check(payloads: list[bytes | None], config: Any) -> Checked:
                 **{name: pa.array(measured[name], pa.float32()) for name in looks.MEASURES},
             }
         ),
+        kinds=[kind_of(one.channels, one.depth) for one in good],
         prints=prints,
         signatures=looks.signatures(prints),
     )
@@ -106,6 +108,13 @@ def _require_contrast(pixels: Pixels, least: float) -> None:
     if pixels.dtype == np.uint8 and high - low <= least * 255:
         shown = f"all values lie between {low:g} and {high:g}, clean.min_contrast is {least:g}"
         raise UnusableError("blank", shown)
+
+
+@functools.cache
+def kind_of(channels: int, depth: str) -> Kind:
+    """Grey and colour become each other, and so do 8 and 16 bits; other bands and floats mean something else."""
+    family = f"{'floats' if depth == 'float32' else 'integers'}, {3 if channels == 1 else channels}"
+    return Kind(family, f"{channels} channel{'s' * (channels != 1)} of {depth}", f"{channels} of {depth}")
 
 
 def content_key(pixels: Pixels) -> bytes:

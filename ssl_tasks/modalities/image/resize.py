@@ -36,8 +36,8 @@ def require_channels(have: int, wanted: int) -> None:
     """
     if have not in (1, wanted) and (have, wanted) != (3, 1):
         raise RequestError(
-            f"normalize.channels: an image has {have} channels and cannot become one of {wanted}; set it to {have} for "
-            "data that all has them, or take these images out"
+            f"normalize.channels: an image has {have} channels and cannot become one of {wanted}; set it to {have}, or "
+            "leave it out to store the channels that the images have"
         )
 
 

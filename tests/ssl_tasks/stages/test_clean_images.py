@@ -202,6 +202,54 @@ def test_a_set_of_duplicates_that_takes_much_of_the_data_is_warned_of(store: Sto
     assert "clean.near_duplicates" in warning
 
 
+def save(path: Path, values: np.ndarray) -> None:
+    """As an array, whatever the file's name says."""
+    with path.open("wb") as stream:
+        np.save(stream, values)
+
+
+@pytest.mark.parametrize("at", ["cat/000", "dog/zzz"])
+def test_images_that_cannot_be_stored_beside_the_others_are_rejected(
+    store: Store, folder: Path, chain: Any, at: str
+) -> None:
+    values = np.random.default_rng(0).random((64, 64, 4), np.float32)
+    save(folder / f"{at}.png", values)
+    save(folder / f"{at}b.png", values[:, :, :3])
+    picture(70).convert("L").save(folder / f"{at}c.png")
+    picture(7).save(folder / "cat" / "near.jpg", quality=40)
+    sections = {"ingest": {"path": str(folder)}, "clean": {"error_budget": 0.04}, "normalize": {"size": 16}}
+    made = chain(store, sections, until="normalize")
+    rows = made["clean"].table("quarantine.parquet").to_pylist()
+    found = {row["source"]: row["detail"] for row in rows if row["reason"] == "unlike_others"}
+    usual = "96% of the images have 3 of uint8 or 1 of uint8"
+    assert found == {
+        f"{at}.png": f"4 channels of float32; {usual}",
+        f"{at}b.png": f"3 channels of float32; {usual}",
+    }
+    assert {row["severity"] for row in rows if row["reason"] == "unlike_others"} == {"rejected"}
+    assert made["clean"].measured["reasons"] == {"unlike_others": 2}
+    assert made["clean"].rows == made["clean"].table("outliers.parquet").num_rows == 62
+    assert made["normalize"].rows == 62
+    together = groups(made)
+    assert together["cat/07.png"] == together["cat/near.jpg"]
+    assert len(set(together.values())) == 61
+
+
+def test_images_unlike_most_count_against_the_budget(store: Store, folder: Path, chain: Any) -> None:
+    save(folder / "cat" / "odd.png", np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8))
+    message = r"1 of 61 .*\(1 unlike_others\).*cat/odd\.png: unlike_others \(4 channels of uint8; 98% of the images"
+    with pytest.raises(StageError, match=message):
+        cleaned(store, folder, chain)
+
+
+def test_of_equally_many_the_first_rows_family_stays(store: Store, tmp_path: Path, chain: Any) -> None:
+    random = np.random.default_rng(0)
+    for number, channels in enumerate((4, 5, 5, 4, 3)):
+        save(tmp_path / f"{number}.png", random.integers(0, 256, (64, 64, channels), dtype=np.uint8))
+    made = cleaned(store, tmp_path, chain, error_budget=0.7)
+    assert list(groups(made)) == ["0.png", "3.png"]
+
+
 def test_a_poison_file_costs_its_row_and_not_the_run(store: Store, folder: Path, chain: Any) -> None:
     huge = bytearray((folder / "cat" / "01.png").read_bytes())
     huge[16:24] = (200_000).to_bytes(4, "big") * 2

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from ssl_tasks.modalities.image import looks
-from ssl_tasks.modalities.image.checking import check, content_key, examine
+from ssl_tasks.modalities.image.checking import check, content_key, examine, kind_of
 from ssl_tasks.modalities.image.readers import UnusableError
 from ssl_tasks.stages.clean import CleanConfig
 
@@ -93,11 +93,26 @@ def test_a_batch_has_a_line_for_each_usable_row() -> None:
     assert checked.measures["channels"].to_pylist() == [3, 1]
     assert checked.measures["width"].to_pylist() == [128, 128]
     assert checked.measures["depth"].to_pylist() == ["uint8", "uint8"]
+    assert checked.kinds is not None
+    assert [kind.name for kind in checked.kinds] == ["3 channels of uint8", "1 channel of uint8"]
     none = check([b"text"], CONFIG)
     assert none.measures is not None
     assert none.measures.num_rows == 0
     assert none.prints is not None
     assert none.prints.shape == (0, looks.PRINT_SIZE)
+
+
+def test_grey_and_colour_of_8_and_16_bits_are_one_family_and_all_else_is_not() -> None:
+    depths = ("uint8", "uint16", "float32")
+    families = {(count, depth): kind_of(count, depth).family for count in (1, 2, 3, 4, 5) for depth in depths}
+    one = families[3, "uint8"]
+    assert {place for place, family in families.items() if family == one} == {
+        (1, "uint8"),
+        (3, "uint8"),
+        (1, "uint16"),
+        (3, "uint16"),
+    }
+    assert len(set(families.values())) == 8
 
 
 def test_equal_pixels_have_equal_keys_however_they_are_stored() -> None:

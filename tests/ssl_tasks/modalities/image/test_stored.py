@@ -201,3 +201,12 @@ def test_the_model_sees_values_clipped_at_the_percentiles_that_were_fitted(dtype
 def test_mixed_numbers_of_channels_are_refused() -> None:
     with pytest.raises(RequestError, match="3 channels and cannot become one of 4"):
         MODALITY.learn(iter([]), measures((3, "uint8"), (4, "uint8")), SimpleNamespace(size=8, channels="auto"))
+
+
+@pytest.mark.parametrize(("kinds", "wanted"), [([(1, "uint8"), (3, "uint8")], 5), ([(4, "float32")], 3)])
+def test_advice_on_channels_that_cannot_be_reached_works(kinds: Any, wanted: int) -> None:
+    with pytest.raises(RequestError, match=r"set it to (\d), or leave it out") as refused:
+        MODALITY.learn(iter([]), measures(*kinds), SimpleNamespace(size=8, channels=wanted))
+    advised = int(str(refused.value).split("set it to ")[1][0])
+    for channels in (advised, "auto"):
+        assert MODALITY.learn(iter([]), measures(*kinds), SimpleNamespace(size=8, channels=channels))["channels"] > 0
