@@ -1,6 +1,7 @@
 """What the clean stage is made of.
 
 scan.py         examine every sample once: rejected ones, content keys, measures, prints
+families.py     rows that cannot be stored beside the others
 near.py         near duplicates by an index over signatures, checked on prints
 groups.py       pairs to groups, and their names
 outliers.py     how unusual a sample's measures are

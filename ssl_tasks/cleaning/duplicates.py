@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.cleaning.groups import Pairs, Sets, connect, equal_pairs
+from ssl_tasks.cleaning.groups import Int, Pairs, Sets, connect, equal_pairs
 from ssl_tasks.cleaning.near import find_near
 from ssl_tasks.cleaning.quarantine import Found, identity_of
 from ssl_tasks.cleaning.scan import PRINT, PRINTS, SIGNATURE, Scanned
-from ssl_tasks.schema import DUPLICATES, DUPLICATES_FILE, FLAGGED, LABEL, SOURCE
+from ssl_tasks.schema import DUPLICATES, DUPLICATES_FILE, FLAGGED, LABEL, LABELS, SOURCE
 from ssl_tasks.shards import Shards
 from ssl_tasks.store import Output
 
@@ -42,11 +45,12 @@ def find_duplicates(out: Output, scanned: Scanned, threshold: float | None) -> D
     similarity, looked_at = np.zeros(0, np.float32), 0
     paths = [out.path(name) for name in sorted(out.entries) if name.startswith(f"{PRINTS}/")]
     if threshold is not None and paths:
-        fresh = np.ones(len(kept), bool)  # of equal rows one is enough
-        fresh[np.searchsorted(kept, equal[0])] = False
+        fresh = scanned.kept.copy()  # of equal rows one is enough
+        fresh[equal[0]] = False
+        printed = np.flatnonzero(scanned.examined)
         signatures, prints = Shards.map(paths, SIGNATURE), Shards.map(paths, PRINT)
-        found = find_near(signatures, prints, np.flatnonzero(fresh), threshold)
-        near, similarity, looked_at = (kept[found.first], kept[found.second]), found.similarity, found.looked_at
+        found = find_near(signatures, prints, np.flatnonzero(fresh[printed]), threshold)
+        near, similarity, looked_at = (printed[found.first], printed[found.second]), found.similarity, found.looked_at
     with out.writer(DUPLICATES_FILE, DUPLICATES) as writer:
         for kind, (rows, others), alike in (
             ("equal", equal, np.ones(len(equal[0]), np.float32)),
@@ -59,23 +63,39 @@ def find_duplicates(out: Output, scanned: Scanned, threshold: float | None) -> D
     return Duplicates(equal, near, similarity, looked_at, connect([equal, near]))
 
 
-def conflicts(ingested: Artifact, sets: Sets) -> tuple[dict[int, Found], int]:
-    """Rows of duplicates whose labels contradict each other, each with what another says, and the number of sets."""
-    flagged: dict[int, Found] = {}
-    count = 0
-    table = identity_of(ingested, sets.rows, [SOURCE, LABEL])
-    codes = table[LABEL].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+def conflicts(ingested: Artifact, sets: Sets) -> tuple[Iterator[tuple[int, Found]], int]:
+    """Rows of duplicates whose labels contradict each other, ascending, each with what another says; number of sets."""
+    table = identity_of(ingested, sets.rows, [SOURCE, LABEL, LABELS])
+    said = _said(table)
+    codes = said.dictionary_encode().indices.fill_null(-1).to_numpy()
     known = np.flatnonzero(codes >= 0)
     order = known[np.argsort(sets.labels[known], kind="stable")]
     starts = np.flatnonzero(np.diff(sets.labels[order], prepend=-1))
-    for members in np.split(order, starts[1:]):
-        if len(np.unique(codes[members])) < 2:
-            continue
-        count += 1
-        lines = table.take(pa.array(members)).to_pylist()
-        source_of = {line[LABEL]: line[SOURCE] for line in lines}
-        for place, line in zip(members, lines, strict=True):
-            label, source = next(pair for pair in source_of.items() if pair[0] != line[LABEL])
-            detail = f"{line[LABEL]}; its duplicate {source} is {label}"
-            flagged[int(sets.rows[place])] = Found("conflicting_label", detail, FLAGGED)
-    return flagged, count
+    number = np.repeat(np.arange(len(starts)), np.diff(starts, append=len(order)))
+    heads = order[starts][number]
+    differing = np.flatnonzero(codes[order] != codes[heads])
+    contradicted, first = np.unique(number[differing], return_index=True)
+    others = np.full(len(starts), -1)
+    others[contradicted] = order[differing[first]]
+    other = others[number]
+    other[differing] = heads[differing]
+    hit = np.flatnonzero(other >= 0)
+    hit = hit[np.argsort(order[hit])]
+    return _contradictions(sets.rows, table[SOURCE], said, order[hit], other[hit]), len(contradicted)
+
+
+def _said(table: pa.Table) -> pa.Array:
+    """(N,) labels as a text to compare, several of a row sorted and apart by NUL; null where none are known."""
+    one, several = (table[name].combine_chunks() for name in (LABEL, LABELS))
+    if several.null_count == len(several):
+        return one
+    lists = (value.as_py() for value in several)
+    joined = (None if value is None else "\0".join(sorted(set(value))) for value in lists)
+    return pc.coalesce(one, pa.array(joined, pa.string()))
+
+
+def _contradictions(rows: Int, source: Any, said: pa.Array, places: Int, others: Int) -> Iterator[tuple[int, Found]]:
+    for place, other in zip(places, others, strict=True):
+        mine, theirs = (said[i].as_py().replace("\0", ", ") or "without a class" for i in (place, other))
+        detail = f"{mine}; its duplicate {source[other].as_py()} is {theirs}"
+        yield int(rows[place]), Found("conflicting_label", detail, FLAGGED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssl_tasks.artifact import Artifact
+from ssl_tasks.artifact import Artifact, Cursor
 from ssl_tasks.schema import FLAGGED, QUARANTINE, REJECTED, ROW, ROWS_FILE, SAMPLE_ID, SOURCE
-from ssl_tasks.shards import select
+from ssl_tasks.shards import iterate
 
 EXAMPLES = 3
 IDENTITY = [ROW, SAMPLE_ID, SOURCE]
@@ -55,22 +55,31 @@ class Quarantine:
         }
         self.writer.write_table(pa.table([columns[name] for name in QUARANTINE.names], schema=QUARANTINE))
 
-    def add_rows(self, ingested: Artifact, modality: Any, found: Mapping[int, Sequence[Found]]) -> None:
-        """Write rows by number, with what is known of them taken from the ingest artifact."""
-        rows = np.array(sorted(found), np.int64)
-        if not len(rows):
-            return
-        identities = identity_of(ingested, rows)
-        for raw in select(ingested, "raw", rows):
-            numbers = raw[ROW].to_pylist()
-            places: list[int] = []
+    def add_rows(self, ingested: Artifact, modality: Any, found: Iterable[tuple[int, Found]]) -> None:
+        """Write rows by number, with what is known of them taken from the ingest artifact; one shard's at a time.
+
+        Args:
+            found: row numbers, ascending, each as often as there is something to say of it.
+        """
+        left = iter(found)
+        following = next(left, None)
+        identities = Cursor(ingested.batches(ROWS_FILE, IDENTITY))
+        for shard in iterate(ingested, "raw"):
+            numbers = shard[ROW].chunk(0).to_numpy()
+            identity = identities.take(len(numbers))
+            rows: list[int] = []
             reasons: list[Found] = []
-            for place, number in enumerate(numbers):
-                places += [place] * len(found[number])
-                reasons += found[number]
-            identity = identities.take(pa.array(np.searchsorted(rows, numbers)[places]))
-            thumbnails = modality.thumbnails(raw)
-            self.add(identity, reasons, [thumbnails[place] for place in places])
+            while following is not None and following[0] <= numbers[-1]:
+                rows.append(following[0])
+                reasons.append(following[1])
+                following = next(left, None)
+            if rows:
+                places = np.searchsorted(numbers, rows)
+                once, line = np.unique(places, return_inverse=True)
+                thumbnails = modality.thumbnails(shard.take(once))
+                self.add(identity.take(places), reasons, [thumbnails[place] for place in line])
+            if following is None:
+                return
 
 
 def identity_of(ingested: Artifact, rows: np.ndarray, columns: Sequence[str] = tuple(IDENTITY)) -> pa.Table:

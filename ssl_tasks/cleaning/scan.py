@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact, Cursor
+from ssl_tasks.cleaning.families import Families
 from ssl_tasks.cleaning.groups import key_of
-from ssl_tasks.cleaning.outliers import Outliers
 from ssl_tasks.cleaning.quarantine import IDENTITY, Found, Quarantine
 from ssl_tasks.schema import CONTENT_ID, FLAGGED, MEASURES_FILE, ROW, ROWS_FILE
 from ssl_tasks.shards import ShardWriter, in_parts, iterate, tensor_array
@@ -32,21 +32,23 @@ class Scanned:
     """By row number of the ingest artifact."""
 
     kept: NDArray[np.bool_]
+    examined: NDArray[np.bool_]
+    """Those that have measures and prints: the kept ones, and those that were rejected as unlike them."""
     keys: NDArray[np.uint64]
     """Of the decoded content, or of the raw bytes where a modality gives none."""
-    outliers: Outliers | None
-    """Has seen all measures, where the modality makes any."""
 
 
 def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quarantine: Quarantine) -> Scanned:
-    """Write `measures.parquet` and `prints/*.arrow` of the usable rows, as far as the modality makes them.
+    """Write `measures.parquet` and `prints/*.arrow` of the rows that can be used, as far as the modality makes them.
+
+    Which of them go together is known at the end.
 
     Args:
         config: the clean stage's.
     """
     kept, keys = np.ones(ingested.rows, bool), np.zeros(ingested.rows, np.uint64)
     identities = Cursor(ingested.batches(ROWS_FILE, [*IDENTITY, CONTENT_ID]))
-    outliers: Outliers | None = None
+    families = Families(ingested.rows)
     measures: pq.ParquetWriter | None = None
     prints = ShardWriter(out, PRINTS)
     with contextlib.ExitStack() as files:
@@ -59,14 +61,15 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
             _to_quarantine(quarantine, modality, raw, identity, checked)
             if checked.measures is not None:
                 table = checked.measures.add_column(0, ROW, pa.array(rows[usable], pa.int64()))
-                outliers = outliers or Outliers(f.name for f in table.schema if f.type == pa.float32())
                 measures = measures or files.enter_context(out.writer(MEASURES_FILE, table.schema))
                 measures.write_table(table)
-                outliers.see(table)
+            if checked.kinds is not None:
+                families.see(rows[usable], checked.kinds)
             _write_prints(prints, rows[usable], checked)
             out.progress(int(rows[-1]) + 1, ingested.rows, "samples")
     prints.flush()
-    return Scanned(kept, keys, outliers)
+    quarantine.add_rows(ingested, modality, families.found(f"{modality.name}s"))
+    return Scanned(kept & ~families.unlike(), kept, keys)
 
 
 def _keys(checked: Checked, identity: pa.Table) -> NDArray[np.uint64]:

@@ -15,7 +15,7 @@ MODALITIES = {
     "image": "ssl_tasks.modalities.image",
     "tabular": "ssl_tasks.modalities.tabular",
 }
-VERSIONS = {"image": 3, "tabular": 2}
+VERSIONS = {"image": 4, "tabular": 2}
 SUFFIXES = {
     "image": (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".dcm", ".dicom"),
     "tabular": (".csv", ".tsv", ".parquet"),

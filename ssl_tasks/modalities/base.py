@@ -24,6 +24,18 @@ Vocabulary = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Kind:
+    """What decides which rows can be stored together."""
+
+    family: str
+    """Equal where rows become each other."""
+    name: str
+    """In words."""
+    short: str
+    """In words, after another one's name."""
+
+
+@dataclass(frozen=True)
 class Checked:
     """What `check` found about a batch of N rows."""
 
@@ -37,6 +49,8 @@ class Checked:
     """(N,) what is wrong with a row that can be used all the same."""
     measures: pa.Table | None = None
     """One line for each usable row: what a modality measures of its quality."""
+    kinds: list[Kind] | None = None
+    """(usable rows,) where not all rows can be stored together."""
     prints: NDArray[np.float16] | None = None
     """(usable rows, D) of length 1: the product of two is how alike the rows are, 1 for the same."""
     signatures: NDArray[np.uint8] | None = None

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,7 @@ from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.listing import unchanged
 from ssl_tasks.sources.npy import Stack, open_npy, open_npz, require_plain
-from ssl_tasks.sources.tensors import npy_payloads, stored_dtype, to_stored
+from ssl_tasks.sources.tensors import KEPT, npy_payloads, stored_dtype, to_stored
 from ssl_tasks.sources.values import fill_split, role_columns
 
 SUFFIXES = (".npy", ".npz")
@@ -43,25 +47,73 @@ class Arrays(Source):
         """A row for each image; its payload is what `numpy.save` would write."""
         for part in self.listed():
             for name, path in zip(part.keys, part.paths, strict=True):
-                with unchanged(path):
-                    yield from self._file(name, path)
+                with unchanged(path), _readable(path):
+                    for images in self._images(name, path, self.ignored):
+                        kind = self.depth if _is_wide(images.stack) else stored_dtype(images.stack.dtype, images.where)
+                        yield from _samples(images, kind)
 
-    def _file(self, name: str, path: str) -> Iterator[Pair]:
-        try:
-            if name.lower().endswith(".npy"):
-                with open_npy(path) as stack:
-                    yield from _stack(name, "", stack, None, self.splits.get(name))
-                return
-            with open_npz(path) as stacks:
-                pairs, unused = _pairs(path, stacks)
-                self.ignored.update(f"array {array!r}" for array in unused)
-                for split, (images, targets) in pairs.items():
-                    labels = stacks[targets] if targets else None
-                    yield from _stack(name, f":{images}", stacks[images], labels, split or self.splits.get(name))
-        except (OSError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
-            if isinstance(error, RequestError):
-                raise
-            raise RequestError(f"ingest.path: {path} cannot be read: {error}") from error
+    @functools.cached_property
+    def depth(self) -> np.dtype:
+        """uint8 or uint16, for the integers of all files whose own type is neither.
+
+        One for all, or 200 would be bright in one file and black in the next. uint16 where one of their values asks for
+        it, or where a file is of uint16 already.
+        """
+        most = 0
+        for part in self.parts(content=False):
+            for name, path in zip(part.keys, part.paths, strict=True):
+                with _readable(path):
+                    most = max([most, *map(_most, self._images(name, path))])
+        return np.dtype(np.uint8 if most <= 255 else np.uint16)
+
+    def _images(self, name: str, path: str, ignored: Counter[str] | None = None) -> Iterator[_Images]:
+        """The stacks of a file, which is open meanwhile; counts the arrays that are none."""
+        given = self.splits.get(name)
+        if name.lower().endswith(".npy"):
+            with open_npy(path) as stack:
+                yield _Images(name, "", _require_images(stack, name), None, given)
+            return
+        with open_npz(path) as stacks:
+            pairs, unused = _pairs(path, stacks)
+            if ignored is not None:
+                ignored.update(f"array {array!r}" for array in unused)
+            for split, (array, targets) in pairs.items():
+                stack = _require_images(stacks[array], f"{name}:{array}")
+                yield _Images(name, f":{array}", stack, stacks[targets] if targets else None, split or given)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """A stack of images, and what belongs to it."""
+
+    name: str
+    array: str
+    """Of an .npz, behind a colon."""
+    stack: Stack
+    labels: Stack | None
+    split: str | None
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+        return f"ingest.path: {self.name}{self.array}"
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Names the file in whatever goes wrong with it."""
+    try:
+        yield
+    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError(f"ingest.path: {path} cannot be read: {error}") from error
+
+
+def _require_images(stack: Stack, where: str) -> Stack:
+    if not stack.is_images():
+        raise RequestError(f"ingest.path: {where} has shape {stack.shape}; images are (N, H, W) or (N, H, W, C)")
+    return stack
 
 
 def _pairs(path: str, stacks: Mapping[str, Stack]) -> tuple[dict[str | None, tuple[str, str | None]], list[str]]:
@@ -107,13 +159,10 @@ def _meanings(name: str) -> Iterator[tuple[str, str | None]]:
         yield head, SPLIT_NAMES[tail]
 
 
-def _stack(name: str, array: str, stack: Stack, labels: Stack | None, split: str | None) -> Iterator[Pair]:
-    if not stack.is_images():
-        raise RequestError(f"ingest.path: {name}{array} has shape {stack.shape}; images are (N, H, W) or (N, H, W, C)")
-    where = f"ingest.path: {name}{array}"
-    dtype = _integers(stack, where) if stack.dtype.kind in "iu" else stored_dtype(stack.dtype, where)
+def _samples(images: _Images, dtype: np.dtype) -> Iterator[Pair]:
+    stack = images.stack
     rows = max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, stack.row_bytes)))
-    columns = _targets(labels, rows, where) if labels else None
+    columns = _targets(images.labels, rows, images.where) if images.labels else None
 
     def blocks() -> Iterator[tuple[int, np.ndarray, dict[str, Any]]]:
         first = 0
@@ -123,26 +172,32 @@ def _stack(name: str, array: str, stack: Stack, labels: Stack | None, split: str
 
     def tables(item: tuple[int, np.ndarray, dict[str, Any]]) -> Pair:
         first, block, given = item
-        places = [f"{name}#{first + row}{array}" for row in range(len(block))]
-        fill_split(given, split, len(block))
+        places = [f"{images.name}#{first + row}{images.array}" for row in range(len(block))]
+        fill_split(given, images.split, len(block))
         payloads: list[bytes | None] = [*npy_payloads(to_stored(block, dtype))]
         return sample_tables(places, payloads, [None] * len(block), given)
 
     yield from ordered_map(tables, blocks(), weigh=lambda item: item[1].nbytes, most=UNDER_WAY_BYTES)
 
 
-def _integers(stack: Stack, where: str) -> np.dtype:
-    """uint8 or uint16 as all of the values allow it: other rows of the same array must not be scaled otherwise."""
-    if stack.dtype.itemsize <= 2 and stack.dtype.kind == "u":
-        return stack.dtype.newbyteorder("=")
+def _is_wide(stack: Stack) -> bool:
+    """Whether its values, and not its type, say which depth they need."""
+    return stack.dtype.kind in "iu" and stack.dtype.newbyteorder("=") not in KEPT
+
+
+def _most(images: _Images) -> int:
+    """The largest value of integers, which a type of the images' own speaks for."""
+    stack = images.stack
+    if not _is_wide(stack):
+        return 65_535 if stack.dtype.kind == "u" and stack.dtype.itemsize == 2 else 0
     least, most = 0, 0
     for block in stack.blocks(max(1, BATCH_BYTES // max(1, stack.row_bytes))):
         least, most = min(least, int(block.min())), max(most, int(block.max()))
     if least < 0 or most > 65_535:
         raise RequestError(
-            f"{where} holds {stack.dtype} from {least} to {most}; store pixels as uint8, uint16 or float32"
+            f"{images.where} holds {stack.dtype} from {least} to {most}; store pixels as uint8, uint16 or float32"
         )
-    return np.dtype(np.uint8 if most <= 255 else np.uint16)
+    return most
 
 
 def _targets(stack: Stack, rows: int, where: str) -> Iterator[dict[str, Any]]:

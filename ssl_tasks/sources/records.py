@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import PAYLOAD, SOURCE
+from ssl_tasks.schema import MASK, PAYLOAD, SOURCE
 from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
 from ssl_tasks.sources.columns import Batch, Columns, Reader, choose
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.listing import Part, read_parts, unchanged
 from ssl_tasks.sources.values import ROLES, fill_split, role_columns
 from ssl_tasks.sources.walk import is_utf8
+
+HANDFUL = 5
+"""Of masks that are not there; with more of them, and no other, the column holds something else."""
 
 OpenReader = Callable[[str], AbstractContextManager[Reader]]
 
@@ -50,6 +53,8 @@ class Records(Source):
         self.open_reader, self.splits, self.beside = open_reader, splits, beside
         self.columns = Columns({}, {})
         self.missing: Counter[str] = Counter()
+        self.with_mask = 0
+        self._first_mask = ""
         self._names: set[str] = set()
 
     def parts(self, *, content: bool) -> Iterator[Part]:
@@ -81,6 +86,8 @@ class Records(Source):
                     values[row] = None
                     if role == PAYLOAD:
                         sources[row] = f"{place} -> {given}"
+                    elif not self._first_mask:
+                        self._first_mask = given
                 elif given is not None:
                     part.table_bytes += len(given)
         if reader is not None:
@@ -98,7 +105,11 @@ class Records(Source):
         return os.path.join(self.root, os.path.dirname(name), given)
 
     def samples(self) -> Iterator[Pair]:
-        """A row for each row; one whose file is not there has no payload."""
+        """A row for each row; one whose file is not there has no payload.
+
+        Raises:
+            RequestError: also where `ingest.mask_column` names a column none of whose values is a file.
+        """
         described = (part for part in self.listed() if part.table)
         for part, found in read_parts(described, self.memory.forget):
             table = dict(part.table)
@@ -108,9 +119,26 @@ class Records(Source):
                 if role == PAYLOAD:
                     ids[row] = seen.hash
                 self.missing[role] += data is None
+            self.with_mask += sum(mask is not None for mask in table.get(MASK, ()))
             yield sample_tables(table.pop(SOURCE), table.pop(PAYLOAD), ids, table)
+        if self.config.mask_column and self._no_masks():
+            raise RequestError(f"ingest.mask_column: {self._no_masks()}; leave it out if these are no paths")
+
+    def _no_masks(self) -> str | None:
+        """What is wrong, where a column was taken for masks and none of its values is a file."""
+        if self.with_mask or self.missing[MASK] <= HANDFUL:
+            return None
+        count, name = self.missing[MASK], self.columns.named()["mask"]
+        return f"none of the {count} values of column {name!r} is a file (the first is {self._first_mask!r})"
 
     def facts(self) -> dict[str, Any]:
-        """Also which columns were taken for what, and how many named files are not there."""
+        """Also which columns were taken for what, and how many named files are not there.
+
+        A column that was found by its name, and whose values are no files, was taken for masks by mistake.
+        """
         columns = {role: name for role, name in self.columns.named().items() if name in self._names}
-        return {**super().facts(), "columns": columns, "missing": dict(+self.missing)}
+        facts = {**super().facts(), "columns": columns, "missing": dict(+self.missing)}
+        if problem := self._no_masks():
+            del columns["mask"], facts["missing"][MASK]
+            facts["warnings"] = [f"{problem}, so it is ignored; if these are paths to masks, they lead nowhere"]
+        return facts

@@ -5,6 +5,7 @@ It stands between clean and normalize so that statistics, vocabularies and quant
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -127,12 +128,10 @@ def _decide(config: AssignConfig, found: Grouped, taken: Int8) -> Int8:
     return decided
 
 
-def _outranked(found: Grouped, splits: Int8, keep: np.ndarray) -> dict[int, list[Found]]:
-    names = [SPLITS[number] for number in splits[~keep]]
-    return {
-        int(row): [Found(f"duplicate_of_{name}", f"belongs to the same group as a given {name} row")]
-        for row, name in zip(found.rows[~keep], names, strict=True)
-    }
+def _outranked(found: Grouped, splits: Int8, keep: np.ndarray) -> Iterator[tuple[int, Found]]:
+    for row, split in zip(found.rows[~keep], splits[~keep], strict=True):
+        name = SPLITS[split]
+        yield int(row), Found(f"duplicate_of_{name}", f"belongs to the same group as a given {name} row")
 
 
 def _write(out: Output, cleaned: Artifact, splits: Int8, keep: np.ndarray) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_tasks import modalities
@@ -30,7 +33,8 @@ class CleanConfig(Config):
     """What is refused, how much of it a run bears, and what counts as the same."""
 
     error_budget: float = Field(0.01, ge=0, le=1)
-    """Share of samples that may be rejected before the stage fails."""
+    """Share of samples that may be rejected before the stage fails. Images whose channels or depth do not go with those
+    of most others (floats among integers, four channels among three) are rejected too."""
     near_duplicates: float | None = Field(0.9, gt=0, le=1)
     """Images: how alike two are that must stand in one split (1 is equal); null joins equal ones only."""
     max_pixels: int = Field(100_000_000, gt=0)
@@ -40,7 +44,8 @@ class CleanConfig(Config):
     max_aspect: float = Field(10.0, ge=1)
     """Images: the longer side over the shorter."""
     min_contrast: float = Field(0.01, ge=0, lt=1)
-    """Images: least difference between the darkest and the brightest value, as a share of white."""
+    """Images of uint8: least difference between the darkest and the brightest value, as a share of white. Deeper ones,
+    whose white nobody knows, are refused only where all their values are equal."""
     outlier_deviations: float = Field(5.0, gt=0)
     """Images: flagged where a measure lies further from the median, in robust deviations."""
     modality: str = "image"
@@ -62,9 +67,8 @@ def run(config: CleanConfig, out: Output, ingested: Artifact) -> Artifact:
         _hold_budget(config, quarantine, ingested.rows)
         duplicates = find_duplicates(out, scanned, config.near_duplicates)
         contradicting, num_conflicts = conflicts(ingested, duplicates.sets)
-        flagged = {row: [found] for row, found in contradicting.items()}
-        for row, found in _outliers(out, scanned.outliers, config.outlier_deviations):
-            flagged.setdefault(row, []).append(found)
+        unusual = _outliers(out, scanned.kept, config.outlier_deviations)
+        flagged = heapq.merge(contradicting, unusual, key=lambda item: item[0])
         quarantine.add_rows(ingested, modality, flagged)
     groups = connect([duplicates.equal, duplicates.near, named_pairs(ingested, scanned.kept)])
     write_groups(out, ingested, scanned.kept, groups)
@@ -85,12 +89,16 @@ def _hold_budget(config: CleanConfig, quarantine: Quarantine, total: int) -> Non
     )
 
 
-def _outliers(out: Output, outliers: Outliers | None, most: float) -> Iterator[tuple[int, Found]]:
+def _outliers(out: Output, kept: NDArray[np.bool_], most: float) -> Iterator[tuple[int, Found]]:
     """Write `outliers.parquet`; gives the rows beyond `most` deviations."""
+    outliers: Outliers | None = None
+    for batch in _measures(out, kept):
+        outliers = outliers or Outliers(field.name for field in batch.schema if field.type == pa.float32())
+        outliers.see(batch)
     if outliers is None:
         return
     with out.writer(OUTLIERS_FILE, OUTLIERS) as writer:
-        for batch in out.batches(MEASURES_FILE):
+        for batch in _measures(out, kept):
             scored = outliers.score(batch)
             writer.write_table(scored)
             beyond = np.flatnonzero(scored["score"].to_numpy() > most)
@@ -99,6 +107,13 @@ def _outliers(out: Output, outliers: Outliers | None, most: float) -> Iterator[t
                     line[ROW],
                     Found("outlier", f"{line['measure']} lies {line['score']:.1f} deviations from the median", FLAGGED),
                 )
+
+
+def _measures(out: Output, kept: NDArray[np.bool_]) -> Iterator[pa.Table]:
+    """Of the kept rows, as far as there are any."""
+    if MEASURES_FILE in out.entries:
+        for batch in out.batches(MEASURES_FILE):
+            yield batch.filter(pa.array(kept[batch[ROW].to_numpy()]))
 
 
 def _measured(
@@ -127,4 +142,4 @@ def _measured(
     return measured
 
 
-STAGE = Stage("clean", CleanConfig, ("ingest",), run, version=2, parts=parts)
+STAGE = Stage("clean", CleanConfig, ("ingest",), run, version=3, parts=parts)

@@ -143,4 +143,4 @@ def parts(config: Any) -> dict[str, int]:
     return {config.modality: modalities.VERSIONS[modalities.require(config.modality)]}
 
 
-STAGE = Stage("ingest", IngestConfig, (), run, version=2, parts=parts, source=source)
+STAGE = Stage("ingest", IngestConfig, (), run, version=3, parts=parts, source=source)

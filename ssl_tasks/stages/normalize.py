@@ -115,4 +115,4 @@ def _train_payload(out: Output, train: np.ndarray) -> Iterator[np.ndarray]:
             yield part[PAYLOAD].chunk(0).to_numpy_ndarray()[wanted]
 
 
-STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=2, parts=parts)
+STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=3, parts=parts)

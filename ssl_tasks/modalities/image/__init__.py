@@ -61,7 +61,7 @@ class ImageModality:
     def learn(self, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None, config: Any) -> Vocabulary:
         """Channels and depth of what is stored: as the train rows have them, where the recipe does not say.
 
-        8 bits where some images have no more, and three channels where some have colour.
+        16 bits where some of them have as many, in which 8 lose nothing, and three channels where some have colour.
 
         Raises:
             RequestError: the channels of a train row cannot become `normalize.channels`.
@@ -72,10 +72,13 @@ class ImageModality:
         channels = max(counts) if config.channels == "auto" else config.channels
         for have in sorted(counts):
             require_channels(have, channels)
-        return {"size": config.size, "channels": channels, "depth": min(depths, key=DEPTHS.index)}
+        return {"size": config.size, "channels": channels, "depth": max(depths, key=DEPTHS.index)}
 
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
-        """(N, size, size, channels), of the depth that was learned."""
+        """(N, size, size, channels), of the depth that was learned.
+
+        Where train rows have 8 bits and another row has 16, its 65535 becomes their 255.
+        """
         size, channels, depth = (vocabulary[name] for name in ("size", "channels", "depth"))
 
         def one(data: bytes | None) -> Any:
@@ -109,7 +112,7 @@ class ImageModality:
             torch.tensor(stats[name], device=payload.device, dtype=torch.float32) for name in FITTED
         )
         values = payload.to(torch.float32, copy=True)  # changed in place below: 40 MB for 66 images of 224 px
-        if stats["depth"] != "uint8":
+        if _must_clip(stats):
             values = values.maximum(low).minimum(high)
         shift, scale = {
             "standard": (low + mean * (high - low), std * (high - low)),
@@ -125,6 +128,14 @@ class ImageModality:
 
 
 MODALITY = ImageModality()
+
+
+def _must_clip(stats: Stats) -> bool:
+    """Whether a stored value may lie beyond those that stand for black and white; told without looking at any."""
+    if stats["depth"] == "float32":  # whose range is that of the train rows
+        return True
+    white = 255 if stats["depth"] == "uint8" else 65_535
+    return any(low > 0 for low in stats["low"]) or any(high < white for high in stats["high"])
 
 
 def _thumbnail(data: bytes | None) -> bytes | None:

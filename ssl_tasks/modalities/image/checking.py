@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ssl_tasks.modalities.base import Checked
+from ssl_tasks.modalities.base import Checked, Kind
 from ssl_tasks.modalities.image import looks
 from ssl_tasks.modalities.image.decoding import Pixels, decode, quietly
 from ssl_tasks.modalities.image.readers import UnusableError
@@ -58,6 +59,7 @@ def check(payloads: list[bytes | None], config: Any) -> Checked:
                 **{name: pa.array(measured[name], pa.float32()) for name in looks.MEASURES},
             }
         ),
+        kinds=[kind_of(one.channels, one.depth) for one in good],
         prints=prints,
         signatures=looks.signatures(prints),
     )
@@ -94,12 +96,25 @@ def _usable(pixels: Pixels, config: Any) -> Pixels:
         raise UnusableError("extreme_aspect", f"{width} x {height} pixels, clean.max_aspect is {config.max_aspect:g}")
     if pixels.dtype == np.float32 and not np.isfinite(pixels).all():
         raise UnusableError("not_finite", f"{int((~np.isfinite(pixels)).sum())} values are NaN or infinite")
-    low, high = float(pixels.min()), float(pixels.max())
-    white = float(np.iinfo(pixels.dtype).max) if pixels.dtype != np.float32 else max(abs(low), abs(high))
-    if high - low <= config.min_contrast * white:
-        shown = f"all values lie between {low:g} and {high:g}, clean.min_contrast is {config.min_contrast:g}"
-        raise UnusableError("blank", shown)
+    _require_contrast(pixels, config.min_contrast)
     return pixels
+
+
+def _require_contrast(pixels: Pixels, least: float) -> None:
+    """White is known of uint8 only: 12 bits in uint16 and temperatures in float32 fill a small part of their range."""
+    low, high = float(pixels.min()), float(pixels.max())
+    if high == low:
+        raise UnusableError("blank", f"all values are {low:g}")
+    if pixels.dtype == np.uint8 and high - low <= least * 255:
+        shown = f"all values lie between {low:g} and {high:g}, clean.min_contrast is {least:g}"
+        raise UnusableError("blank", shown)
+
+
+@functools.cache
+def kind_of(channels: int, depth: str) -> Kind:
+    """Grey and colour become each other, and so do 8 and 16 bits; other bands and floats mean something else."""
+    family = f"{'floats' if depth == 'float32' else 'integers'}, {3 if channels == 1 else channels}"
+    return Kind(family, f"{channels} channel{'s' * (channels != 1)} of {depth}", f"{channels} of {depth}")
 
 
 def content_key(pixels: Pixels) -> bytes:

@@ -28,6 +28,10 @@ from ssl_tasks.errors import PretextflowError
 from ssl_tasks.modalities.image import readers
 from ssl_tasks.modalities.image.readers import UnusableError, refuse_bomb
 
+Image.MAX_IMAGE_PIXELS = None
+"""`refuse_bomb` holds every file to `clean.max_pixels`, which Pillow's own limit of 179 million must not undercut. It
+is the whole process's, so it is set here, once, and not around each file."""
+
 Pixels = NDArray[Any]
 """(H, W, C) uint8, uint16 or float32."""
 
@@ -77,10 +81,8 @@ def decode(data: bytes, *, max_pixels: int | None = None, least: int = 0) -> Pic
             return _jpeg(data, max_pixels, least)
         read = readers.find(data)
         return Picture(*read(data, max_pixels)) if read else _pillow(data, max_pixels)
-    except (UnusableError, PretextflowError):
+    except (UnusableError, PretextflowError, MemoryError):  # memory is the machine's: equal files, equal results
         raise
-    except Image.DecompressionBombError as error:
-        raise UnusableError("too_large", str(error)) from error
     except Exception as error:  # decoders raise almost any type on broken files; the file is to blame
         reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
         raise UnusableError(reason, f"{type(error).__name__}: {error}") from error

@@ -7,10 +7,12 @@ run is refused and the file is not put into quarantine: equal input must give eq
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from PIL import Image, UnidentifiedImageError
 
 from ssl_tasks.errors import RequestError
@@ -18,7 +20,12 @@ from ssl_tasks.errors import RequestError
 Read = Callable[[bytes, int | None], tuple[Any, int]]
 """(bytes, max_pixels) -> ((H, W, C) pixels, number of frames)."""
 
-BITS_PER_SAMPLE, SAMPLES_PER_PIXEL = 258, 277
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 258, 262, 277, 338
+CMYK = 5
+ALPHA = (1, 2)
+"""Of EXTRA_SAMPLES: premultiplied, and not. GDAL writes 2 for any fourth band of bytes unless told otherwise."""
+GEOREFERENCE = (33550, 33922, 34264, 34735)
+"""Scale of a pixel, tie points, a matrix, the keys of a projection: a scene, whose bands are all measurements."""
 DEEP_PNG = (b"\x10\x02", b"\x10\x04", b"\x10\x06")
 """Bytes 24 and 25: 16 bits; colour, grey with alpha, colour with alpha."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -56,35 +63,52 @@ def find(data: bytes) -> Read | None:
 
 
 def _pillow_holds(data: bytes) -> bool:
-    """Whether Pillow reads a TIFF without loss: at most four samples of 8 bits, or one of any depth."""
+    """Whether Pillow reads a TIFF without loss: one sample of any depth, colour of 8 bits, alpha that is alpha."""
     try:
         tags: Any = Image.open(io.BytesIO(data)).tag_v2  # type: ignore[attr-defined]  # a TIFF has it
     except UnidentifiedImageError:
         return False
-    samples, bits = tags.get(SAMPLES_PER_PIXEL, 1), tags.get(BITS_PER_SAMPLE, (1,))
-    return bool(samples == 1 or (samples <= 4 and max(bits) <= 8))
+    samples = tags.get(SAMPLES_PER_PIXEL, 1)
+    if samples == 1:
+        return True
+    if max(tags.get(BITS_PER_SAMPLE, (1,))) > 8 or samples > 4:
+        return False
+    return bool(samples == 3 or (samples == 4 and tags.get(PHOTOMETRIC) == CMYK) or _has_alpha(tags))
+
+
+def _has_alpha(tags: Any) -> bool:
+    """Whether the last sample says how opaque a pixel is, and is no band such as near infrared."""
+    extra = tags.get(EXTRA_SAMPLES, ())
+    kinds = extra if isinstance(extra, tuple) else (extra,)
+    return kinds[-1:] in [(kind,) for kind in ALPHA] and not any(tag in tags for tag in GEOREFERENCE)
 
 
 def _array(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
-    values = np.load(io.BytesIO(data), allow_pickle=False)
-    values = values[:, :, None] if values.ndim == 2 else values
-    if values.ndim != 3 or values.dtype not in (np.uint8, np.uint16, np.float32):
-        raise UnusableError("wrong_shape", f"an array {values.shape} of {values.dtype}, not (H, W) or (H, W, C)")
-    refuse_bomb(values.shape[1], values.shape[0], max_pixels)
-    return values, 1
+    """`numpy.load` would take the memory that a header asks for before it sees that the values are not there."""
+    stream = io.BytesIO(data)
+    read_header = npy.read_array_header_1_0 if npy.read_magic(stream) == (1, 0) else npy.read_array_header_2_0
+    shape, fortran, dtype = read_header(stream)
+    if len(shape) not in (2, 3) or min(shape) < 1 or dtype not in (np.uint8, np.uint16, np.float32):
+        raise UnusableError("wrong_shape", f"an array {shape} of {dtype}, not (H, W) or (H, W, C)")
+    refuse_bomb(shape[1], shape[0], max_pixels)
+    count = math.prod(shape)
+    if len(data) - stream.tell() < count * dtype.itemsize:
+        raise UnusableError("truncated", f"{len(data)} bytes, too few for an array {shape} of {dtype}")
+    values = np.frombuffer(data, dtype, count, stream.tell()).reshape(shape, order="F" if fortran else "C")
+    return values.reshape(*shape[:2], -1).copy(), 1
 
 
 def _dicom(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
     """Modality values (Hounsfield units where the file has a slope and intercept) as float32, else uint16 or uint8."""
     try:
         import pydicom
-        from pydicom.pixels.processing import apply_modality_lut
+        from pydicom.pixels import apply_modality_lut, pixel_array
     except ImportError as error:
         raise RequestError("a DICOM file needs pydicom: pip install 'pretextflow[dicom]'") from error
     found = pydicom.dcmread(io.BytesIO(data))
     refuse_bomb(int(found.Columns), int(found.Rows), max_pixels)
     frames, samples = int(found.get("NumberOfFrames", 1)), int(found.get("SamplesPerPixel", 1))
-    pixels = found.pixel_array[0] if frames > 1 else found.pixel_array
+    pixels = pixel_array(found, index=0)  # all frames of a small file may take gigabytes
     values: Any = apply_modality_lut(pixels, found) if samples == 1 else pixels
     if values.dtype not in (np.uint8, np.uint16):
         values = values.astype(np.float32)
@@ -94,7 +118,7 @@ def _dicom(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
 
 
 def _tiff(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
-    """All bands in order; pixels without data are 0."""
+    """All bands in order; pixels without data are 0, and no band says of the others that they have none."""
     return _bands(data, max_pixels, masked=True), 1
 
 
@@ -111,6 +135,7 @@ def _deep_png(data: bytes, max_pixels: int | None) -> tuple[Any, int]:
 def _bands(data: bytes, max_pixels: int | None, *, masked: bool) -> Any:
     """(H, W, bands), by GDAL."""
     try:
+        from rasterio.enums import MaskFlags
         from rasterio.io import MemoryFile
     except ImportError as error:
         raise RequestError(
@@ -119,6 +144,7 @@ def _bands(data: bytes, max_pixels: int | None, *, masked: bool) -> Any:
         ) from error
     with MemoryFile(data) as memory, memory.open() as source:
         refuse_bomb(source.width, source.height, max_pixels)
+        masked = masked and not any(MaskFlags.alpha in flags for flags in source.mask_flag_enums)
         values = source.read(masked=True).filled(0) if masked else source.read()
     values = values if values.dtype in (np.uint8, np.uint16) else values.astype(np.float32)
     return np.ascontiguousarray(values.transpose(1, 2, 0))

@@ -36,12 +36,13 @@ def require_channels(have: int, wanted: int) -> None:
     """
     if have not in (1, wanted) and (have, wanted) != (3, 1):
         raise RequestError(
-            f"normalize.channels: an image has {have} channels and cannot become one of {wanted}; set it to {have} for "
-            "data that all has them, or take these images out"
+            f"normalize.channels: an image has {have} channels and cannot become one of {wanted}; set it to {have}, or "
+            "leave it out to store the channels that the images have"
         )
 
 
 def _with_depth(pixels: Pixels, depth: str) -> Pixels:
+    """Integers of 8 and 16 bits become each other by the factor 257, which takes white to white."""
     have = pixels.dtype.name
     if have == depth:
         return pixels

@@ -61,6 +61,34 @@ def test_other_types_are_converted_without_loss(
     np.testing.assert_array_equal(first, expected)
 
 
+@pytest.mark.parametrize("name", ["a", "z"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_integers_have_one_depth_in_all_files_and_arrays(tmp_path: Path, read: Read, name: str, packed: bool) -> None:
+    dark, bright = np.full((2, 3, 4), 200), np.full((2, 3, 4), 300)
+    if packed:
+        first, second = ("train", "val") if name == "z" else ("val", "train")
+        np.savez(tmp_path / "x.npz", **{f"{first}_images": dark, f"{second}_images": bright})
+    else:
+        np.save(tmp_path / "m.npy", dark)
+        np.save(tmp_path / f"{name}.npy", bright)
+    found = decoded(read(tmp_path))
+    assert {image.dtype.name for image in found} == {"uint16"}
+    assert sorted({int(image.max()) for image in found}) == [200, 300]
+
+
+def test_integers_beside_uint16_are_of_its_depth(tmp_path: Path, read: Read) -> None:
+    np.save(tmp_path / "a.npy", np.full((1, 3, 4), 7))
+    np.save(tmp_path / "b.npy", np.full((1, 3, 4), 7, np.uint16))
+    np.save(tmp_path / "c.npy", np.full((1, 3, 4), 7, np.uint8))
+    assert [image.dtype.name for image in decoded(read(tmp_path))] == ["uint16", "uint16", "uint8"]
+
+
+def test_the_pass_for_the_depth_counts_nothing_twice(tmp_path: Path, read: Read) -> None:
+    np.savez(tmp_path / "x.npz", images=np.zeros((2, 3, 4), int), extra=np.zeros(3))
+    facts = read(tmp_path / "x.npz").facts
+    assert (facts["files"], facts["ignored"]) == (1, {"array 'extra'": 1})
+
+
 @pytest.mark.parametrize("packed", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize(
     ("names", "labels"),

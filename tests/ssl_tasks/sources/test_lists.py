@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,30 @@ def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(
     (tmp_path / name).write_text("path,size\nx.png,3\n" if name.endswith("csv") else '{"path": "x.png", "size": 3}\n')
     with pytest.raises(RequestError, match=rf"ingest\.{role}_column: list.* has no column 'z' \(it has path, size\)"):
         read(tmp_path / name, **{f"{role}_column": "z"})
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_mask_column_of_words_is_ignored_with_a_warning_or_refused_where_it_was_asked_for(
+    tmp_path: Path, pictures: Path, read: Read, name: str
+) -> None:
+    rows = [{"path": f"pictures/{number}.png", "mask": "yes" if number else "no"} for number in range(6)]
+    lines = ["path,mask", *(f"{row['path']},{row['mask']}" for row in rows)]
+    (tmp_path / name).write_text("\n".join(lines if name.endswith("csv") else map(json.dumps, rows)) + "\n")
+    found = read(tmp_path / name)
+    said = "none of the 6 values of column 'mask' is a file (the first is 'no')"
+    assert found.facts["warnings"] == [f"{said}, so it is ignored; if these are paths to masks, they lead nowhere"]
+    assert found.facts["columns"] == {"image": "path"}
+    assert found.facts["missing"] == {}
+    with pytest.raises(RequestError, match=f"ingest.mask_column: {re.escape(said)}"):
+        read(tmp_path / name, mask_column="mask")
+
+
+def test_some_masks_that_are_not_there_are_counted(tmp_path: Path, pictures: Path, read: Read) -> None:
+    lines = [f"pictures/{number}.png,{'pictures/0.png' if number == 5 else 'gone.png'}" for number in range(6)]
+    (tmp_path / "list.csv").write_text("\n".join(["path,mask", *lines * 2]) + "\n")
+    facts = read(tmp_path / "list.csv", mask_column="mask").facts
+    assert (facts["missing"], facts["columns"]["mask"]) == ({"mask": 10}, "mask")
+    assert "warnings" not in facts
 
 
 def test_a_list_without_paths_is_refused(tmp_path: Path, read: Read) -> None:
@@ -155,7 +180,7 @@ def test_a_listed_file_that_is_not_there_is_a_row_without_payload(
     assert found.column("payload") == [png(0), *[None] * 5]
     assert len(set(found.column("content_id"))) == 6
     assert found.column("mask") == [None] * 6
-    assert found.facts["missing"] == {"mask": 6, "payload": 5}
+    assert found.facts["missing"] == {"payload": 5}
 
 
 def test_the_hash_follows_the_list_and_the_files_that_it_names(

@@ -1,7 +1,9 @@
 """Clean on image files: near duplicates, contradicting labels, outliers, thumbnails, warnings, poison."""
 
 import io
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,13 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cleaning import quarantine
+from ssl_tasks.cleaning.duplicates import conflicts
+from ssl_tasks.cleaning.groups import Sets
+from ssl_tasks.cleaning.quarantine import Found
 from ssl_tasks.errors import StageError
+from ssl_tasks.modalities.image import MODALITY
+from ssl_tasks.shards import in_parts, iterate
 from ssl_tasks.store import Store
 
 
@@ -76,6 +84,81 @@ def test_contradicting_labels_are_flagged_and_kept(store: Store, folder: Path, c
     assert (made.measured["rejected"], made.measured["flagged"], made.rows) == (0, 2, 61)
 
 
+def test_contradicting_sets_of_labels_are_flagged_too(store: Store, folder: Path, chain: Any) -> None:
+    told: list[tuple[str, Any]] = [
+        ("cat/01.png", ["a", "b"]),
+        ("cat/01.png", ["b", "a"]),  # in another order, and no other set
+        ("cat/03.png", ["a", "b"]),
+        ("cat/03.png", ["a"]),
+        ("cat/05.png", []),
+        ("cat/05.png", ["c"]),
+        ("cat/07.png", ["d"]),
+        ("cat/07.png", "d"),
+        ("cat/09.png", ["d"]),
+        ("cat/09.png", None),
+    ]
+    listed = folder / "list.jsonl"
+    listed.write_text("".join(json.dumps({"path": path, "label": label}) + "\n" for path, label in told))
+    made = cleaned(store, listed, chain)["clean"]
+    found = {row["row"]: row["detail"] for row in made.table("quarantine.parquet").to_pylist()}
+    assert found == {
+        2: "a, b; its duplicate list.jsonl#3 -> cat/03.png is a",
+        3: "a; its duplicate list.jsonl#2 -> cat/03.png is a, b",
+        4: "without a class; its duplicate list.jsonl#5 -> cat/05.png is c",
+        5: "c; its duplicate list.jsonl#4 -> cat/05.png is without a class",
+    }
+    assert made.measured["conflicting_labels"] == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contradictions_are_those_of_a_naive_search(store: Store, folder: Path, chain: Any, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.choice(60, 40, replace=False))
+    sets = Sets(rows, random.integers(0, 12, 40))
+    labels = [None if random.random() < 0.2 else str(random.integers(0, 2)) for _ in range(60)]
+    table = "path,label\n" + "".join(
+        f"{path.relative_to(folder)},{label or ''}\n"
+        for path, label in zip(sorted(folder.glob("*/*.png")), labels, strict=True)
+    )
+    (folder / "list.csv").write_text(table)
+    made = chain(store, {"ingest": {"path": str(folder / "list.csv")}, "normalize": {"size": 16}}, until="ingest")
+    found, count = conflicts(made["ingest"], sets)
+    told = {}
+    for row, label in zip(sets.rows.tolist(), sets.labels, strict=True):
+        others = [labels[other] for other in sets.rows[sets.labels == label].tolist()]
+        if labels[row] and any(other and other != labels[row] for other in others):
+            told[row] = label
+    rows_found = [row for row, _ in found]
+    assert rows_found == sorted(told)
+    assert count == len(set(told.values()))
+
+
+def test_flags_are_written_a_part_at_a_time(
+    store: Store, folder: Path, chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cleaned(store, folder, chain)
+    monkeypatch.setattr(
+        quarantine, "iterate", lambda *given: (part for shard in iterate(*given) for part in in_parts(shard, 10))
+    )
+    given: list[int] = []
+    written: list[int] = []
+
+    def flags() -> Iterator[tuple[int, Found]]:
+        for row in (3, 3, 8, 12, 19, 19, 20, 59):
+            given.append(row)
+            yield row, Found("odd", f"number {row}", "flagged")
+
+    class Writer:
+        def write_table(self, table: Any) -> None:
+            written.extend(table["row"].to_pylist())
+            assert given[: len(written)] == written
+            assert len(given) <= len(written) + 1
+            assert None not in table["thumbnail"].to_pylist()
+
+    quarantine.Quarantine(Writer(), "clean").add_rows(made["ingest"], MODALITY, flags())  # type: ignore[arg-type]
+    assert written == [3, 3, 8, 12, 19, 19, 20, 59]
+
+
 def test_unusual_pictures_are_flagged_by_the_measure_that_tells_them(store: Store, folder: Path, chain: Any) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(folder / "cat" / "noise.png")
@@ -117,6 +200,54 @@ def test_a_set_of_duplicates_that_takes_much_of_the_data_is_warned_of(store: Sto
     (warning,) = measured["warnings"]
     assert "26 of 85" in warning
     assert "clean.near_duplicates" in warning
+
+
+def save(path: Path, values: np.ndarray) -> None:
+    """As an array, whatever the file's name says."""
+    with path.open("wb") as stream:
+        np.save(stream, values)
+
+
+@pytest.mark.parametrize("at", ["cat/000", "dog/zzz"])
+def test_images_that_cannot_be_stored_beside_the_others_are_rejected(
+    store: Store, folder: Path, chain: Any, at: str
+) -> None:
+    values = np.random.default_rng(0).random((64, 64, 4), np.float32)
+    save(folder / f"{at}.png", values)
+    save(folder / f"{at}b.png", values[:, :, :3])
+    picture(70).convert("L").save(folder / f"{at}c.png")
+    picture(7).save(folder / "cat" / "near.jpg", quality=40)
+    sections = {"ingest": {"path": str(folder)}, "clean": {"error_budget": 0.04}, "normalize": {"size": 16}}
+    made = chain(store, sections, until="normalize")
+    rows = made["clean"].table("quarantine.parquet").to_pylist()
+    found = {row["source"]: row["detail"] for row in rows if row["reason"] == "unlike_others"}
+    usual = "96% of the images have 3 of uint8 or 1 of uint8"
+    assert found == {
+        f"{at}.png": f"4 channels of float32; {usual}",
+        f"{at}b.png": f"3 channels of float32; {usual}",
+    }
+    assert {row["severity"] for row in rows if row["reason"] == "unlike_others"} == {"rejected"}
+    assert made["clean"].measured["reasons"] == {"unlike_others": 2}
+    assert made["clean"].rows == made["clean"].table("outliers.parquet").num_rows == 62
+    assert made["normalize"].rows == 62
+    together = groups(made)
+    assert together["cat/07.png"] == together["cat/near.jpg"]
+    assert len(set(together.values())) == 61
+
+
+def test_images_unlike_most_count_against_the_budget(store: Store, folder: Path, chain: Any) -> None:
+    save(folder / "cat" / "odd.png", np.random.default_rng(0).integers(0, 256, (64, 64, 4), dtype=np.uint8))
+    message = r"1 of 61 .*\(1 unlike_others\).*cat/odd\.png: unlike_others \(4 channels of uint8; 98% of the images"
+    with pytest.raises(StageError, match=message):
+        cleaned(store, folder, chain)
+
+
+def test_of_equally_many_the_first_rows_family_stays(store: Store, tmp_path: Path, chain: Any) -> None:
+    random = np.random.default_rng(0)
+    for number, channels in enumerate((4, 5, 5, 4, 3)):
+        save(tmp_path / f"{number}.png", random.integers(0, 256, (64, 64, channels), dtype=np.uint8))
+    made = cleaned(store, tmp_path, chain, error_budget=0.7)
+    assert list(groups(made)) == ["0.png", "3.png"]
 
 
 def test_a_poison_file_costs_its_row_and_not_the_run(store: Store, folder: Path, chain: Any) -> None:

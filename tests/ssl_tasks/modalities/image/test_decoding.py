@@ -170,7 +170,8 @@ def test_the_first_of_several_frames_is_read() -> None:
     assert (picture.pixels == 10).all()
 
 
-def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
+def dicom() -> Any:
+    """A header of 4 x 6 pixels of 16 bits."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -181,6 +182,11 @@ def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
     found.Rows, found.Columns, found.SamplesPerPixel, found.PhotometricInterpretation = 4, 6, 1, "MONOCHROME2"
     found.BitsAllocated = found.BitsStored = 16
     found.HighBit, found.PixelRepresentation = 15, 0
+    return found
+
+
+def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
+    found = dicom()
     stored = RANDOM.integers(0, 4096, (4, 6), dtype=np.uint16)
     found.PixelData = stored.tobytes()
     found.save_as(tmp_path / "plain.dcm")
@@ -194,6 +200,27 @@ def test_a_dicom_file_in_hounsfield_units(tmp_path: Any) -> None:
     found.save_as(tmp_path / "inverse.dcm")
     inverse = decode((tmp_path / "inverse.dcm").read_bytes()).pixels
     assert np.array_equal(inverse.max() - inverse, pixels - pixels.min())
+
+
+def test_the_first_of_a_dicom_files_frames_is_read_alone(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydicom.pixels.decoders.base import Decoder
+
+    found = dicom()
+    frames = RANDOM.integers(0, 4096, (3, 4, 6), dtype=np.uint16)
+    found.PixelData, found.NumberOfFrames = frames.tobytes(), 3
+    found.save_as(tmp_path / "several.dcm")
+    asked: list[Any] = []
+    given = Decoder.as_array
+
+    def watched(self: Any, source: Any, **options: Any) -> Any:
+        asked.append(options.get("index"))
+        return given(self, source, **options)
+
+    monkeypatch.setattr(Decoder, "as_array", watched)
+    picture = decode((tmp_path / "several.dcm").read_bytes())
+    assert np.array_equal(picture.pixels[:, :, 0], frames[0])
+    assert picture.frames == 3
+    assert asked == [0]
 
 
 @pytest.mark.parametrize(("bands", "dtype"), [(5, np.uint8), (3, np.uint16), (4, np.float32), (2, np.int16)])
@@ -211,6 +238,77 @@ def test_a_geotiff_of_many_bands(tmp_path: Any, bands: int, dtype: Any) -> None:
         pixels = decode(path.read_bytes()).pixels
     assert np.array_equal(pixels, values.transpose(1, 2, 0))
     assert pixels.dtype == (np.float32 if dtype == np.int16 else dtype)
+
+
+def bands(count: int, extra: tuple[int, ...], *, photometric: int = 2, placed: bool = False) -> tuple[bytes, Any]:
+    """A TIFF of `count` samples of 8 bits a pixel, and these; Pillow writes no samples that it does not know."""
+    values = RANDOM.integers(0, 200, (6, 5, count), dtype=np.uint8)
+    tags: dict[int, tuple[str, tuple[int, ...]]] = {
+        256: ("H", (5,)),
+        257: ("H", (6,)),
+        258: ("H", (8,) * count),
+        259: ("H", (1,)),
+        262: ("H", (photometric,)),
+        273: ("I", (0,)),
+        277: ("H", (count,)),
+        278: ("H", (6,)),
+        279: ("I", (values.size,)),
+    }
+    if extra:
+        tags[338] = ("H", extra)
+    if placed:
+        tags |= {33550: ("d", (10, 10, 0)), 33922: ("d", (0, 0, 0, 0, 0, 0))}
+    start = 8 + 2 + 12 * len(tags) + 4
+    rest, lines = b"", b""
+    tags[273] = ("I", (start + 256,))
+    for tag, (kind, numbers) in sorted(tags.items()):
+        data = struct.pack(f"<{len(numbers)}{kind}", *numbers)
+        if len(data) > 4:
+            data, rest = struct.pack("<I", start + len(rest)), rest + data
+        lines += struct.pack("<HHI", tag, {"H": 3, "I": 4, "d": 12}[kind], len(numbers)) + data.ljust(4, b"\0")
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + lines + b"\0" * 4
+    return head + rest.ljust(256, b"\0") + values.tobytes(), values
+
+
+@pytest.mark.parametrize(
+    ("count", "extra", "photometric", "placed"),
+    [
+        (4, (0,), 2, False),
+        (4, (0,), 2, True),
+        (4, (1,), 2, True),
+        (4, (2,), 2, True),
+        (4, (0, 0, 0), 1, False),
+        (2, (0,), 1, False),
+        (2, (2,), 1, True),
+    ],
+)
+def test_a_band_that_is_no_alpha_is_kept(count: int, extra: tuple[int, ...], photometric: int, placed: bool) -> None:
+    data, values = bands(count, extra, photometric=photometric, placed=placed)
+    with quietly():  # rasterio misses a georeference
+        assert np.array_equal(decode(data).pixels, values)
+
+
+def test_a_band_of_zeros_hides_no_other(tmp_path: Any) -> None:
+    """GDAL writes that the fourth band is alpha, and near infrared of 0 is a measurement."""
+    import rasterio
+    from rasterio.transform import from_origin
+
+    values = RANDOM.integers(1, 200, (4, 9, 7), dtype=np.uint8)
+    values[3, :4] = 0
+    path = tmp_path / "scene.tif"
+    with quietly():  # rasterio's own
+        place = {"crs": "EPSG:32633", "transform": from_origin(0, 0, 10, 10)}
+        with rasterio.open(path, "w", "GTiff", 7, 9, 4, dtype=np.uint8, **place) as sink:
+            sink.write(values)
+        assert np.array_equal(decode(path.read_bytes()).pixels, values.transpose(1, 2, 0))
+
+
+def test_alpha_and_inks_of_a_tiff_are_pillows() -> None:
+    assert readers.find(bands(4, (2,))[0]) is None
+    assert readers.find(bands(4, (1,))[0]) is None
+    assert readers.find(bands(2, (2,), photometric=1)[0]) is None
+    assert readers.find(bands(4, (), photometric=5)[0]) is None
+    assert readers.find(bands(3, (), placed=True)[0]) is None
 
 
 @pytest.mark.parametrize(
@@ -238,9 +336,37 @@ def test_bombs_are_refused_from_the_header() -> None:
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
     for data in (huge, flat, bytes(jpeg)):
-        with pytest.raises(UnusableError, match=r"60000 x 60000|900000000 pixels") as refused:
+        with pytest.raises(UnusableError, match=r"(60000 x 60000|30000 x 30000) pixels") as refused:
             decode(data, max_pixels=1_000_000)
         assert refused.value.reason == "too_large"
+
+
+def test_pillows_own_limit_is_none() -> None:
+    line = encoded(Image.new("1", (200_000, 1_000)), "PNG")  # more than twice the limit that Pillow has by itself
+    assert decode(line, max_pixels=200_000_000).pixels.shape == (1000, 200_000, 1)
+
+
+def test_memory_that_is_not_there_is_not_the_files_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(data: bytes, max_pixels: int | None) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(readers, "_array", full)
+    with pytest.raises(MemoryError):
+        decode(array(GREY))
+
+
+def test_an_array_that_asks_for_more_than_it_has_is_truncated() -> None:
+    data = array(np.zeros((10, 10), np.uint8)).replace(b"(10, 10), }", b"(10, 9999999999999), }"[:22])
+    with pytest.raises(UnusableError, match="99999") as refused:
+        decode(data)
+    assert refused.value.reason == "truncated"
+
+
+@pytest.mark.parametrize("shape", [(0, 5), (5, 0, 3), (5, 4, 0)])
+def test_an_array_without_values_has_a_wrong_shape(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UnusableError) as refused:
+        decode(array(np.zeros(shape, np.uint8)))
+    assert refused.value.reason == "wrong_shape"
 
 
 WHOLE = encoded(Image.fromarray(SMOOTH).resize((200, 150)), "JPEG", quality=95)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
 from ssl_tasks.modalities.image import looks
-from ssl_tasks.modalities.image.checking import check, content_key, examine
+from ssl_tasks.modalities.image.checking import check, content_key, examine, kind_of
 from ssl_tasks.modalities.image.readers import UnusableError
 from ssl_tasks.stages.clean import CleanConfig
 
@@ -36,7 +36,7 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
         (b"text", "unreadable", "identify"),
         (encoded(picture(0).resize((7, 30))), "too_small", "7 x 30"),
         (encoded(picture(0).resize((10, 60))), "extreme_aspect", "10 x 60"),
-        (encoded(Image.new("RGB", (20, 20), "grey")), "blank", "between 128 and 128"),
+        (encoded(Image.new("RGB", (20, 20), "grey")), "blank", "values are 128"),
         (encoded(picture(0).resize((1100, 1000))), "too_large", "1100 x 1000"),
     ],
 )
@@ -46,6 +46,34 @@ def test_what_is_refused_and_why(data: bytes | None, reason: str, said: str) -> 
     assert found.reason == reason
     assert said in found.detail
     assert found.__traceback__ is None  # would keep the pixels alive
+
+
+def array(values: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, values)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        RANDOM.integers(0, 600, (9, 9)).astype(np.uint16),  # 10 bits of 16
+        RANDOM.uniform(295, 297, (9, 9)).astype(np.float32),  # degrees Kelvin
+    ],
+)
+def test_deep_images_are_blank_only_where_they_are_constant(values: np.ndarray) -> None:
+    assert not isinstance(examine(array(values), CONFIG), UnusableError)
+    found = examine(array(np.full_like(values, 296)), CONFIG)
+    assert isinstance(found, UnusableError)
+    assert (found.reason, found.detail) == ("blank", "all values are 296")
+
+
+def test_faint_images_of_8_bits_are_blank() -> None:
+    values = np.full((9, 9), 100, np.uint8)
+    values[3, 3] = 105
+    found = examine(array(values), CONFIG)
+    assert isinstance(found, UnusableError)
+    assert found.detail == "all values lie between 100 and 105, clean.min_contrast is 0.02"
 
 
 def test_floats_that_are_no_numbers_are_refused() -> None:
@@ -65,11 +93,26 @@ def test_a_batch_has_a_line_for_each_usable_row() -> None:
     assert checked.measures["channels"].to_pylist() == [3, 1]
     assert checked.measures["width"].to_pylist() == [128, 128]
     assert checked.measures["depth"].to_pylist() == ["uint8", "uint8"]
+    assert checked.kinds is not None
+    assert [kind.name for kind in checked.kinds] == ["3 channels of uint8", "1 channel of uint8"]
     none = check([b"text"], CONFIG)
     assert none.measures is not None
     assert none.measures.num_rows == 0
     assert none.prints is not None
     assert none.prints.shape == (0, looks.PRINT_SIZE)
+
+
+def test_grey_and_colour_of_8_and_16_bits_are_one_family_and_all_else_is_not() -> None:
+    depths = ("uint8", "uint16", "float32")
+    families = {(count, depth): kind_of(count, depth).family for count in (1, 2, 3, 4, 5) for depth in depths}
+    one = families[3, "uint8"]
+    assert {place for place, family in families.items() if family == one} == {
+        (1, "uint8"),
+        (3, "uint8"),
+        (1, "uint16"),
+        (3, "uint16"),
+    }
+    assert len(set(families.values())) == 8
 
 
 def test_equal_pixels_have_equal_keys_however_they_are_stored() -> None:

@@ -161,7 +161,7 @@ def measures(*kinds: tuple[int, str]) -> Any:
     [
         ([(1, "uint8"), (1, "uint8")], "auto", (1, "uint8")),
         ([(1, "uint8"), (3, "uint8")], "auto", (3, "uint8")),
-        ([(1, "uint16"), (1, "uint8")], "auto", (1, "uint8")),
+        ([(1, "uint16"), (1, "uint8")], "auto", (1, "uint16")),
         ([(1, "uint16")], 3, (3, "uint16")),
         ([(3, "uint8")], 1, (1, "uint8")),
         ([(7, "float32")], "auto", (7, "float32")),
@@ -173,6 +173,40 @@ def test_what_is_stored_follows_the_train_rows(kinds: Any, channels: Any, expect
     assert (found["channels"], found["depth"]) == expected
 
 
+def test_a_row_deeper_than_the_train_rows_is_scaled_down() -> None:
+    import pyarrow as pa
+
+    from ssl_tasks.sources.tensors import npy_payloads
+
+    deep = np.array([[[0], [257 * 9]], [[257 * 9 + 128], [65535]]], np.uint16)
+    config = SimpleNamespace(size=2, channels="auto", fit="crop")
+    vocabulary = MODALITY.learn(iter([]), measures((1, "uint8")), config)
+    made = MODALITY.transform(pa.table({"payload": npy_payloads(deep[None])}), vocabulary, config)
+    assert made.dtype == np.uint8
+    assert made.ravel().tolist() == [0, 9, 9, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_model_sees_values_clipped_at_the_percentiles_that_were_fitted(dtype: Any) -> None:
+    data = values((40, 6, 6, 2), dtype)
+    vocabulary = {"size": 6, "channels": 2, "depth": np.dtype(dtype).name}
+    config = SimpleNamespace(clip_percentiles=(10.0, 90.0), input="unit")
+    inputs = MODALITY.to_input(torch.from_numpy(data), MODALITY.fit(iter([data]), vocabulary, config))
+    assert (float(inputs.min()), float(inputs.max())) == (0.0, 1.0)
+    standard = MODALITY.fit(iter([data]), vocabulary, SimpleNamespace(clip_percentiles=(10.0, 90.0), input="standard"))
+    seen = MODALITY.to_input(torch.from_numpy(data), standard)
+    assert (seen.std((0, 2, 3)) - 1).abs().max() < 5e-3
+
+
 def test_mixed_numbers_of_channels_are_refused() -> None:
     with pytest.raises(RequestError, match="3 channels and cannot become one of 4"):
         MODALITY.learn(iter([]), measures((3, "uint8"), (4, "uint8")), SimpleNamespace(size=8, channels="auto"))
+
+
+@pytest.mark.parametrize(("kinds", "wanted"), [([(1, "uint8"), (3, "uint8")], 5), ([(4, "float32")], 3)])
+def test_advice_on_channels_that_cannot_be_reached_works(kinds: Any, wanted: int) -> None:
+    with pytest.raises(RequestError, match=r"set it to (\d), or leave it out") as refused:
+        MODALITY.learn(iter([]), measures(*kinds), SimpleNamespace(size=8, channels=wanted))
+    advised = int(str(refused.value).split("set it to ")[1][0])
+    for channels in (advised, "auto"):
+        assert MODALITY.learn(iter([]), measures(*kinds), SimpleNamespace(size=8, channels=channels))["channels"] > 0
