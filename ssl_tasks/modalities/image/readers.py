@@ -139,8 +139,8 @@ def _bands(data: bytes, max_pixels: int | None, *, masked: bool) -> Any:
         from rasterio.io import MemoryFile
     except ImportError as error:
         raise RequestError(
-            "a TIFF or PNG of more than 8 bits and several channels, or a TIFF of many, needs rasterio: "
-            "pip install 'pretextflow[geotiff]'"
+            "a TIFF or PNG of more than 8 bits and several channels, or a TIFF with bands besides colour, needs "
+            "rasterio: pip install 'pretextflow[geotiff]'"
         ) from error
     with MemoryFile(data) as memory, memory.open() as source:
         refuse_bomb(source.width, source.height, max_pixels)
