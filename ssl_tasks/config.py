@@ -39,6 +39,17 @@ def is_execution(config: type[BaseModel], field: str) -> bool:
     return isinstance(extra, dict) and bool(extra.get("execution"))
 
 
+def artifact_reference() -> Any:
+    """A field that names an artifact or nothing: only its fingerprint counts, wherever its store is."""
+    return Field(None, json_schema_extra={"artifact": True})
+
+
+def _identity(config: type[BaseModel], field: str, value: Any) -> Any:
+    extra = config.model_fields[field].json_schema_extra
+    is_reference = isinstance(extra, dict) and bool(extra.get("artifact"))
+    return value.rstrip("/").rpartition("/")[2] if is_reference else value
+
+
 def semantic(config: BaseModel) -> dict[str, Any]:
     """The semantic fields that differ from their defaults, as JSON values.
 
@@ -55,7 +66,7 @@ def semantic(config: BaseModel) -> dict[str, Any]:
             if nested:
                 kept[name] = nested
         elif info.is_required() or value != info.get_default(call_default_factory=True):
-            kept[name] = config.model_dump(mode="json", include={name})[name]
+            kept[name] = _identity(type(config), name, config.model_dump(mode="json", include={name})[name])
     return kept
 
 

@@ -12,6 +12,8 @@ import pyarrow as pa
 ROW = "row"
 SAMPLE_ID = "sample_id"
 CONTENT_ID = "content_id"
+CONTENT_KEY = "content_key"
+"""64 bits of a hash of the decoded content: equal for the same pixels in another file format."""
 SOURCE = "source"
 GROUP_ID = "group_id"
 DOMAIN = "domain"
@@ -75,7 +77,13 @@ ROWS = pa.schema(
 )
 """Identity, groups, domain, given split and typed targets of every sample; any target may be null."""
 
-GROUPS = pa.schema([pa.field(ROW, pa.int64(), nullable=False), pa.field(GROUP_ID, pa.string(), nullable=False)])
+GROUPS = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(GROUP_ID, pa.string(), nullable=False),
+        pa.field(CONTENT_KEY, pa.uint64(), nullable=False),
+    ]
+)
 
 QUARANTINE = pa.schema(
     [

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.cleaning.quarantine import identity_of
-from ssl_tasks.schema import GROUP_ID, GROUPS, GROUPS_FILE, ROW, ROWS_FILE, SAMPLE_ID
+from ssl_tasks.schema import GROUP_ID, GROUPS, GROUPS_FILE, ROWS_FILE
 from ssl_tasks.store import Output
 
 Int = NDArray[np.int64]
 Keys = NDArray[np.uint64]
+PART = 1 << 16
 Pairs = tuple[Int, Int]
 """Rows of the one side and of the other."""
 
@@ -85,29 +84,23 @@ def connect(pairs: Sequence[Pairs]) -> Sets:
     return Sets(rows, labels.astype(np.int64))
 
 
-def write_groups(out: Output, ingested: Artifact, kept: NDArray[np.bool_], sets: Sets) -> None:
-    """`groups.parquet`: each kept row and its group, called after the least sample_id in it.
+def write_groups(out: Output, kept: NDArray[np.bool_], keys: Keys, sets: Sets) -> None:
+    """`groups.parquet`: each kept row, its group, and its content key. A group is called after the least key in it.
 
-    So the name does not depend on the order of the rows.
+    So neither the order of the rows nor the files' names move a group to another split.
     """
-    names = _names(ingested, sets)
-    first = 0
+    names = keys.copy()
+    names[sets.rows] = _least(keys[sets.rows], sets)
+    rows = np.flatnonzero(kept)
     with out.writer(GROUPS_FILE, GROUPS) as writer:
-        for batch in ingested.batches(ROWS_FILE, [ROW, SAMPLE_ID]):
-            begin, end = np.searchsorted(sets.rows, [first, first + batch.num_rows])
-            joined = np.zeros(batch.num_rows, bool)
-            joined[sets.rows[begin:end] - first] = True
-            ids = batch[SAMPLE_ID].combine_chunks()
-            if end > begin:
-                ids = pc.replace_with_mask(ids, pa.array(joined), names.take(pa.array(sets.labels[begin:end])))
-            table = pa.table([batch[ROW], ids], schema=GROUPS)
-            writer.write_table(table.filter(pa.array(kept[first : first + batch.num_rows])))
-            first += batch.num_rows
+        for first in range(0, len(rows), PART):
+            part = rows[first : first + PART]
+            ids = [f"{name:016x}" for name in names[part].tolist()]
+            writer.write_table(pa.table([part, ids, keys[part]], schema=GROUPS))
 
 
-def _names(ingested: Artifact, sets: Sets) -> pa.Array:
-    """The least sample_id of each set, by label."""
-    ids = identity_of(ingested, sets.rows, [SAMPLE_ID])[SAMPLE_ID].combine_chunks()
-    order = np.lexsort((pc.rank(ids).to_numpy(), sets.labels))
-    leads = order[np.searchsorted(sets.labels[order], np.arange(len(sets.sizes)))]
-    return ids.take(pa.array(leads, pa.int64()))
+def _least(keys: Keys, sets: Sets) -> Keys:
+    """(E,) the least key of each row's set."""
+    least = np.full(len(sets.sizes), np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(least, sets.labels, keys)
+    return least[sets.labels]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +22,9 @@ class Shares:
     val: float
 
 
-def cut(strata: NDArray[np.int32], sizes: Int, order: Int, shares: Shares) -> Int8:
+def cut(
+    strata: NDArray[np.int32], sizes: Int, order: Int, shares: Shares, owed: Mapping[str, float] | None = None
+) -> Int8:
     """A split for each group: within a stratum, groups in random order are cut where the shares say.
 
     What a stratum's cut leaves over is owed to the next, or a hundred classes of three rows would give no test
@@ -31,12 +34,13 @@ def cut(strata: NDArray[np.int32], sizes: Int, order: Int, shares: Shares) -> In
         strata: (G,) number of each group's stratum.
         sizes: (G,) rows.
         order: (G,) each group's place in a random order.
+        owed: rows of test and val that are owed from the start: what earlier draws have left over.
     """
     decided = np.full(len(sizes), SPLITS.index(TRAIN), np.int8)
     ranked = np.lexsort((order, strata))
     starts = np.flatnonzero(np.diff(strata[ranked], prepend=-1))
     blocks = np.split(ranked, starts[1:])
-    owed = {TEST: 0.0, VAL: 0.0}
+    owed = {TEST: 0.0, VAL: 0.0, **(owed or {})}
     for block in sorted(blocks, key=lambda block: order[block[0]] if len(block) else 0):  # strata in random order too
         _cut_stratum(block, sizes[block], shares, owed, decided)
     return decided

@@ -16,21 +16,20 @@ from pydantic import BeforeValidator, Field, model_validator
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cleaning.quarantine import Found, Quarantine
-from ssl_tasks.config import Config
+from ssl_tasks.config import Config, artifact_reference
 from ssl_tasks.schema import (
     ASSIGNMENT,
     ASSIGNMENT_FILE,
+    GROUP_ID,
     GROUPS_FILE,
     QUARANTINE,
     QUARANTINE_FILE,
+    ROW,
     SPLITS,
-    TEST,
-    TRAIN,
-    VAL,
 )
+from ssl_tasks.splitting.decide import decide, examine
 from ssl_tasks.splitting.earlier import earlier_splits
 from ssl_tasks.splitting.groups import NOT_GIVEN, Grouped, leaked_rows, read_groups
-from ssl_tasks.splitting.rules import Shares, cut, deal_folds
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -62,7 +61,7 @@ class AssignConfig(Config):
     fold: int = Field(0, ge=0)
     use_given: bool = True
     """Keep the splits that the data names (train and test folders, a split column); false draws anew."""
-    earlier: str | None = None
+    earlier: str | None = artifact_reference()
     """An earlier split artifact (its fingerprint, or its URI in another store): what stood in it stays where it was."""
     seed: int = Field(0, ge=0, lt=2**31)
 
@@ -79,17 +78,24 @@ def run(config: AssignConfig, out: Output, ingested: Artifact, cleaned: Artifact
     """Write `assignment.parquet` and a quarantine of rows that duplicate a given test (or val) row.
 
     Raises:
-        RequestError: a given split has an unknown name, or there is no earlier split of that name.
+        RequestError: a given split has an unknown name, there is no earlier split of that name, there are fewer
+            groups than folds, or no row is left for train.
     """
     found = read_groups(ingested, cleaned, use_given=config.use_given)
     measured: dict[str, Any] = {"leaked_as_given": leaked_rows(found.group, found.given)} if found.any_given else {}
+    warnings: list[str] = []
+    placed = np.zeros(len(found.size), bool)
     if config.earlier:
-        kept_from = earlier_splits(config.earlier, out, ingested, cleaned)
-        measured["from_earlier"] = int((kept_from != NOT_GIVEN).sum())
-        found.given = np.where(kept_from == NOT_GIVEN, found.given, kept_from)
+        earlier = earlier_splits(config.earlier, out, ingested, cleaned)
+        known = earlier.splits != NOT_GIVEN
+        placed[found.group[known]] = True
+        measured["from_earlier"] = int(known.sum())
+        warnings += earlier.warnings()
+        found.given = np.where(known, earlier.splits, found.given)
     taken = found.highest_given()
     keep = (found.given == NOT_GIVEN) | (found.given == taken[found.group])
-    splits = _decide(config, found, taken)[found.group]
+    splits = decide(config, found, taken, placed)[found.group]
+    warnings += examine(config, found, splits, keep)
     _write(out, cleaned, splits, keep)
     with out.writer(QUARANTINE_FILE, QUARANTINE) as writer:
         quarantine = Quarantine(writer, "assign")
@@ -99,33 +105,9 @@ def run(config: AssignConfig, out: Output, ingested: Artifact, cleaned: Artifact
         "splits": {name: int((splits[keep] == number).sum()) for number, name in enumerate(SPLITS)},
         "rejected": int((~keep).sum()),
     }
+    if warnings:
+        measured["warnings"] = warnings
     return out.artifact(rows=int(keep.sum()), measured=measured)
-
-
-def _decide(config: AssignConfig, found: Grouped, taken: Int8) -> Int8:
-    """A split for each group: the one that is taken already, or by the shares among those where none is.
-
-    Where none of the taken ones is val, its share is drawn from the taken train groups: probes choose on it.
-    """
-    strata = found.label if config.stratify else np.zeros_like(found.label)
-    order = found.random_order(config.seed)
-    train, val, test = config.fractions
-    of_rest = Shares(test=0.0, val=val / (train + val))
-
-    def draw(groups: np.ndarray, shares: Shares) -> None:
-        decided[groups] = cut(strata[groups], found.size[groups], order[groups], shares)
-
-    decided = taken.copy()
-    free = np.flatnonzero(taken == NOT_GIVEN)
-    if config.folds is None:
-        draw(free, Shares(test=test, val=val))
-    else:
-        dealt = deal_folds(strata[free], found.size[free], order[free], config.folds)
-        decided[free] = SPLITS.index(TEST)
-        draw(free[dealt != config.fold], of_rest)
-    if len(free) < len(taken) and SPLITS.index(VAL) not in taken:
-        draw(np.flatnonzero(taken == SPLITS.index(TRAIN)), of_rest)
-    return decided
 
 
 def _outranked(found: Grouped, splits: Int8, keep: np.ndarray) -> Iterator[tuple[int, Found]]:
@@ -140,9 +122,10 @@ def _write(out: Output, cleaned: Artifact, splits: Int8, keep: np.ndarray) -> No
     with out.writer(ASSIGNMENT_FILE, ASSIGNMENT) as writer:
         for batch in cleaned.batches(GROUPS_FILE):
             part = slice(first, first + batch.num_rows)
-            table = pa.table([*batch.columns, names.take(pa.array(splits[part]))], schema=ASSIGNMENT)
+            columns = [batch[ROW], batch[GROUP_ID], names.take(pa.array(splits[part]))]
+            table = pa.table(columns, schema=ASSIGNMENT)
             writer.write_table(table.filter(pa.array(keep[part])))
             first += batch.num_rows
 
 
-STAGE = Stage("assign", AssignConfig, ("ingest", "clean"), run, version=3, section="split")
+STAGE = Stage("assign", AssignConfig, ("ingest", "clean"), run, version=4, section="split")

@@ -71,7 +71,7 @@ def run(config: CleanConfig, out: Output, ingested: Artifact) -> Artifact:
         flagged = heapq.merge(contradicting, unusual, key=lambda item: item[0])
         quarantine.add_rows(ingested, modality, flagged)
     groups = connect([duplicates.equal, duplicates.near, named_pairs(ingested, scanned.kept)])
-    write_groups(out, ingested, scanned.kept, groups)
+    write_groups(out, scanned.kept, scanned.keys, groups)
     rows = int(scanned.kept.sum())
     return out.artifact(rows=rows, measured=_measured(rows, quarantine, duplicates, groups, num_conflicts))
 

@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
-from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import ASSIGNMENT_FILE, MEASURES_FILE, PAYLOAD, ROW, SPLIT, STATS_FILE, TRAIN
 from ssl_tasks.shards import ShardWriter, in_parts, member, read_shard, select, tensor_array
 from ssl_tasks.stages.base import Stage
@@ -61,8 +60,7 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     modality = modalities.modality(config.modality)
     rows, is_train = _assignment(assigned)
     train = rows[is_train]
-    if not len(train):
-        raise RequestError("split.fractions: no row is left for train")
+    assert len(train), "assign leaves rows for train, or raises"
     vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
     writer = ShardWriter(out, "payload")
     for raw in select(ingested, "raw", rows):

@@ -15,6 +15,7 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import StageError
 from ssl_tasks.schema import (
     ASSIGNMENT_FILE,
+    CONTENT_ID,
     DOMAIN,
     GROUP_ID,
     LABEL,
@@ -49,13 +50,13 @@ def run(config: SplitConfig, out: Output, ingested: Artifact, assigned: Artifact
     labelled: Counter[str] = Counter()
     classes: set[str] = set()
     first = 0
-    parts = side_by_side(ingested, assigned.batches(ASSIGNMENT_FILE), [SAMPLE_ID, DOMAIN, LABEL])
+    parts = side_by_side(ingested, assigned.batches(ASSIGNMENT_FILE), [SAMPLE_ID, CONTENT_ID, DOMAIN, LABEL])
     with out.writer(SPLITS_FILE, SPLIT_ROWS) as writer:
         for kept, identity in parts:
             part = slice(first, first + kept.num_rows)
             keys[part] = hex_keys(kept[GROUP_ID])
             splits[part] = pc.index_in(kept[SPLIT], pa.array(SPLITS)).to_numpy()
-            drawn = [_label_key(config.seed, name) for name in identity[SAMPLE_ID].to_pylist()]
+            drawn = [_label_key(config.seed, name) for name in identity[CONTENT_ID].to_pylist()]
             columns = {**dict(zip(kept.column_names, kept.columns, strict=True)), "label_key": pa.array(drawn)}
             columns |= {name: identity[name] for name in (SAMPLE_ID, DOMAIN, LABEL)}
             writer.write_table(pa.table([columns[name] for name in SPLIT_ROWS.names], schema=SPLIT_ROWS))
@@ -77,8 +78,8 @@ def run(config: SplitConfig, out: Output, ingested: Artifact, assigned: Artifact
     return out.artifact(rows=assigned.rows, measured=measured)
 
 
-def _label_key(seed: int, sample_id: str) -> int:
-    digest = hashlib.blake2b(f"budget {seed} {sample_id}".encode(), digest_size=8).digest()
+def _label_key(seed: int, content_id: str) -> int:
+    digest = hashlib.blake2b(f"budget {seed} {content_id}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 
 
@@ -97,4 +98,4 @@ def _naive_leakage(seed: int, group: NDArray[np.int32], splits: NDArray[np.int8]
     return float(np.mean([leaked_rows(group, random.permutation(splits)) for _ in range(NAIVE_DRAWS)]))
 
 
-STAGE = Stage("split", SplitConfig, ("ingest", "assign"), run, version=2)
+STAGE = Stage("split", SplitConfig, ("ingest", "assign"), run, version=3)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
-from ssl_tasks.store.filesystem import Store
+from ssl_tasks.store.filesystem import DamagedError, Store
 from ssl_tasks.store.output import Output
+
+FINGERPRINT = re.compile("[0-9a-f]{64}")
 
 
 def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> Artifact:
@@ -17,13 +21,21 @@ def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> 
         role: what it is called among the parents.
 
     Raises:
-        RequestError: there is no such artifact, or another stage made it.
+        RequestError: there is no such artifact, it is damaged, or another stage made it.
     """
-    uri, _, fingerprint = reference.rpartition("/objects/")
-    found = Store(uri or out.uri).find_manifest(fingerprint)  # not Store.open: a mistyped place is not made
+    uri, _, fingerprint = reference.rstrip("/").rpartition("/objects/")
+    place = uri or out.uri
+    if not FINGERPRINT.fullmatch(fingerprint):
+        raise RequestError(
+            f"{key}: {reference} is no fingerprint of an artifact, and not <store>/objects/<fingerprint>"
+        )
+    try:
+        found = Store(place).lookup(fingerprint)  # not Store.open: a mistyped place is not made
+    except DamagedError as error:
+        raise RequestError(f"{key}: the artifact {fingerprint} in {place} is damaged: {error}") from error
     if found is None:
-        raise RequestError(f"{key}: there is no artifact {fingerprint} in {uri or out.uri}")
+        raise RequestError(f"{key}: there is no artifact {fingerprint} in {place}")
     if found.stage != stage:
         raise RequestError(f"{key}: {reference} is an artifact of {found.stage}, not of {stage}")
     out.read[role] = fingerprint
-    return Artifact(uri or out.uri, fingerprint, stage, found.rows)
+    return found

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
 
 from ssl_tasks import methods
-from ssl_tasks.config import Config, execution
+from ssl_tasks.config import Config, artifact_reference, execution
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -64,7 +64,7 @@ class PretrainConfig(Config):
     backbone: str = "resnet18"
     """Images: a timm name. Tables: `mlp` or `mlp:<width>x<depth>`."""
     stem: Literal["auto", "small", "standard"] = "auto"
-    init_from: str | None = None
+    init_from: str | None = artifact_reference()
     """Start from an encoder: the fingerprint of a pretrain artifact of this store, or the URI of one elsewhere."""
     epochs: int = Field(100, ge=1)
     max_steps: int | None = Field(None, ge=1)

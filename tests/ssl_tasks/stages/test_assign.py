@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
@@ -124,9 +125,106 @@ def test_an_earlier_split_that_is_none_is_refused(store: Store, tmp_path: Path, 
         chain(store, recipe(tmp_path / "a", lines(range(60)), earlier=reference), until="split")
 
 
-def test_rows_come_in_any_order_and_groups_stay_where_they_are(store: Store, tmp_path: Path, chain: Any) -> None:
+def test_a_test_row_that_was_saved_anew_stays_a_test_row(store: Store, tmp_path: Path, chain: Any) -> None:
+    random = np.random.default_rng(0)
+    pictures = random.integers(0, 256, (30, 12, 12, 3), np.uint8)
+
+    def saved(folder: Path, **options: Any) -> dict[str, Any]:
+        folder.mkdir()
+        for number, pixels in enumerate(pictures):
+            Image.fromarray(pixels).save(folder / f"{number:02d}.png", **options)
+        return {"ingest": {"path": str(folder), "modality": "image"}, "normalize": {"size": 8}}
+
+    def by_source(made: dict[str, Artifact]) -> dict[str, str]:
+        sources = made["ingest"].table("rows.parquet")["source"].to_pylist()
+        return {sources[row["row"]]: row["split"] for row in made["split"].table("splits.parquet").to_pylist()}
+
+    first = chain(store, saved(tmp_path / "a"), until="split")
+    again = saved(tmp_path / "b", compress_level=1, dpi=(72, 72))
+    made = chain(store, {**again, "split": {"earlier": first["split"].fingerprint, "seed": 1}}, until="split")
+    assert first["ingest"].table("rows.parquet")["content_id"] != made["ingest"].table("rows.parquet")["content_id"]
+    assert by_source(made) == by_source(first)
+    assert "warnings" not in made["assign"].measured
+    for number in range(30):
+        if by_source(first)[f"{number:02d}.png"] == "test":
+            (tmp_path / "b" / f"{number:02d}.png").unlink()
+    less = chain(store, {**again, "split": {"earlier": first["split"].fingerprint}}, until="split")
+    assert "test rows of split.earlier are not in the data any more" in less["assign"].measured["warnings"][0]
+
+
+def test_an_earlier_split_of_other_data_is_refused(store: Store, tmp_path: Path, chain: Any) -> None:
+    first = chain(store, recipe(tmp_path / "a", lines(range(60))), until="split")["split"]
+    with pytest.raises(RequestError, match=r"split\.earlier: none of the 60 samples"):
+        chain(store, recipe(tmp_path / "b", lines(range(100, 160)), earlier=first.fingerprint), until="split")
+
+
+def test_earlier_train_rows_do_not_become_val_rows(store: Store, tmp_path: Path, chain: Any) -> None:
+    first = chain(store, recipe(tmp_path / "a", lines(range(60)), fractions=[0.8, 0, 0.2]), until="split")
+    grown = recipe(tmp_path / "b", lines(range(100)), earlier=first["split"].fingerprint, fractions=[0.7, 0.15, 0.15])
+    after = splits(chain(store, grown, until="split"))
+    assert {content: after[content] for content in splits(first)} == splits(first)
+    assert Counter(after.values())["val"] > 0
+
+
+def test_small_increments_reach_every_split(store: Store, tmp_path: Path, chain: Any) -> None:
+    made = chain(store, recipe(tmp_path / "0", lines(range(40))), until="split")
+    for step in range(1, 9):
+        rows = lines(range(40 + 3 * step))
+        made = chain(store, recipe(tmp_path / str(step), rows, earlier=made["split"].fingerprint), until="split")
+    count = Counter(splits(made).values())
+    assert sum(count.values()) == 64
+    assert abs(count["test"] - 0.15 * 64) <= 1.5
+    assert abs(count["val"] - 0.15 * 64) <= 1.5
+
+
+def test_both_ways_to_name_an_artifact_are_one(store: Store, tmp_path: Path, chain: Any) -> None:
+    first = chain(store, recipe(tmp_path / "a", lines(range(60))), until="split")["split"]
+    names = [first.fingerprint, f"{store.uri}/objects/{first.fingerprint}", f"{store.uri}/objects/{first.fingerprint}/"]
+    made = [chain(store, recipe(tmp_path / "a", lines(range(60)), earlier=name), until="split") for name in names]
+    assert len({one["split"].fingerprint for one in made}) == 1
+    assert {one["assign"].manifest.parents["earlier"] for one in made} == {first.fingerprint}
+
+
+def test_a_damaged_earlier_split_is_refused_by_its_key(store: Store, tmp_path: Path, chain: Any) -> None:
+    first = chain(store, recipe(tmp_path / "a", lines(range(60))), until="split")["split"]
+    Path(first.path("splits.parquet")).unlink()
+    with pytest.raises(RequestError, match=r"split\.earlier: .* is damaged: splits\.parquet is missing"):
+        chain(store, recipe(tmp_path / "b", lines(range(61)), earlier=first.fingerprint), until="split")
+
+
+@pytest.mark.parametrize(("named", "expected"), [(("train",), (28, 6, 6)), (("train", "val"), (17, 20, 3))])
+def test_test_rows_are_drawn_where_the_data_names_none(
+    store: Store, tmp_path: Path, chain: Any, named: tuple[str, ...], expected: tuple[int, int, int]
+) -> None:
+    rows = [line for number in range(40) for line in lines(range(number, number + 1), named[number % len(named)])]
+    made = chain(store, recipe(tmp_path / "a", rows), until="split")
+    count = Counter(splits(made).values())
+    assert tuple(count[name] for name in ("train", "val", "test")) == pytest.approx(expected, abs=1)
+    assert made["assign"].measured["warnings"] == [
+        f"the data names no test samples: {count['test']} were drawn, by split.fractions"
+    ]
+    none = chain(store, recipe(tmp_path / "a", rows, fractions=[0.8, 0.2, 0]), until="split")
+    assert "test" not in splits(none).values()
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (lines(range(3)), {"folds": 5, "fold": 4}, r"split\.folds: 5 folds need as many groups, and there are 3"),
+        (lines(range(9), "train"), {"folds": 3}, r"split\.folds: the data names every sample's split"),
+        (lines(range(9), "test"), {}, r"the data names 9 test; split\.use_given=false"),
+        ([*lines(range(9), "train"), *lines(range(9), "test")], {}, r"of 9 given as train, 9 are in one group"),
+    ],
+)
+def test_splits_that_cannot_be_are_refused_with_the_key_that_mends_them(
+    store: Store, tmp_path: Path, chain: Any, rows: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        chain(store, recipe(tmp_path / "a", rows, **options), until="split")
+
+
+def test_neither_order_nor_names_of_rows_move_them(store: Store, tmp_path: Path, chain: Any) -> None:
     rows = lines(range(80))
     shuffled = [rows[place] for place in np.random.default_rng(0).permutation(80)]
-    one = chain(store, recipe(tmp_path / "a", rows), until="split")["split"].measured
-    two = chain(store, recipe(tmp_path / "b", shuffled), until="split")["split"].measured
-    assert one["splits"] == two["splits"]
+    one = splits(chain(store, recipe(tmp_path / "a", rows), until="split"))
+    assert splits(chain(store, recipe(tmp_path / "b", shuffled), until="split")) == one
