@@ -137,7 +137,12 @@ def _commit_all(
         "clean",
         ["ingest"],
         {"groups": count, "duplicates": 0},
-        lambda out: out.table("groups.parquet", table.select(["row", "group_id"]).cast(GROUPS)),
+        lambda out: out.table(
+            "groups.parquet",
+            table.select(["row", "group_id"])
+            .append_column("content_key", pa.array(range(count), pa.uint64()))
+            .cast(GROUPS),
+        ),
         lambda out: out.table("quarantine.parquet", bad),
     )
     add(
@@ -166,7 +171,7 @@ def _commit_all(
         lambda out: out.table("health.parquet", health),
     )
     files = {f"embeddings/{name}.parquet": _embedding_table(array) for name, array in embeddings.items()}
-    add("embed", ["normalize", "pretrain"], {}, *(_writer(name, content) for name, content in files.items()))
+    add("embed", ["normalize", "split", "pretrain"], {}, *(_writer(name, content) for name, content in files.items()))
     return made
 
 

@@ -2,7 +2,8 @@
 
     embed.table("embeddings/pretrained.parquet")
 
-gives `row` and `embedding` in payload order, all splits.
+gives `row` and `embedding` in payload order, all splits. The untrained network's batch norms get the statistics of
+train rows, as pretraining gives them to the encoder: what they alone are worth is no gain of the pretext task.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
 from ssl_tasks.errors import StageError
-from ssl_tasks.schema import ROW, STATS_FILE
+from ssl_tasks.schema import ROW, SPLIT, SPLITS_FILE, STATS_FILE, TRAIN
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -30,6 +33,9 @@ PRETRAINED_FILE = "embeddings/pretrained.parquet"
 RANDOM_INIT_FILE = "embeddings/random_init.parquet"
 WEIGHTS: dict[str, Literal["encoder", "initial"]] = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
 ROW_GROUP_ROWS = 8192
+NORM_ROWS = 8192
+"""Train rows that settle the untrained network's batch norms."""
+IntArray = NDArray[np.int64]
 
 
 class EmbedConfig(Config):
@@ -41,7 +47,7 @@ class EmbedConfig(Config):
     """`auto` is a GPU where there is one; or any name that torch knows."""
 
 
-def run(config: EmbedConfig, out: Output, normalize: Artifact, pretrain: Artifact) -> Artifact:
+def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, pretrain: Artifact) -> Artifact:
     """Embed all rows with both sets of weights.
 
     Raises:
@@ -58,8 +64,36 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, pretrain: Artifac
     for name, weights in WEIGHTS.items():
         encoder = load_encoder(pretrain, weights=weights)
         check_stats(encoder, normalize.json(STATS_FILE))
-        num_features = _write(out, name, encoder.to(device).eval(), shards, config.batch_size)
+        encoder = encoder.to(device).eval()
+        if weights == "initial":
+            _settle_norms(encoder, shards, _sample_of_train(split), config.batch_size)
+        num_features = _write(out, name, encoder, shards, config.batch_size)
     return out.artifact(rows=len(shards), measured={"num_features": num_features})
+
+
+def _sample_of_train(split: Artifact) -> IntArray:
+    """Positions of at most `NORM_ROWS` train rows, evenly from all."""
+    train = np.flatnonzero(pc.equal(split.table(SPLITS_FILE, [SPLIT])[SPLIT], TRAIN).to_numpy())
+    return train[np.linspace(0, len(train) - 1, min(len(train), NORM_ROWS)).astype(np.int64)]
+
+
+def _settle_norms(encoder: Encoder, shards: Shards, positions: IntArray, batch_size: int) -> None:
+    """Set the running statistics of all batch norms to the mean over batches of these rows."""
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    if not norms:
+        return
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean
+        norm.train()
+    device = next(encoder.parameters()).device
+    for start in range(0, max(1, len(positions) // batch_size) * batch_size, batch_size):  # no short last batch
+        with torch.inference_mode():
+            encoder(torch.from_numpy(shards.take(positions[start : start + batch_size])).to(device))
+    encoder.eval()
 
 
 def _write(out: Output, name: str, encoder: Encoder, shards: Shards, batch_size: int) -> int:
@@ -96,4 +130,4 @@ def _table(rows: np.ndarray, features: np.ndarray, name: str) -> pa.Table:
     return pa.table([pa.array(rows, pa.int64()), values], schema=pa.schema(fields))
 
 
-STAGE = Stage("embed", EmbedConfig, ("normalize", "pretrain"), run)
+STAGE = Stage("embed", EmbedConfig, ("normalize", "split", "pretrain"), run, version=2)
