@@ -7,5 +7,6 @@ groups.py       pairs to groups, and their names
 outliers.py     how unusual a sample's measures are
 quarantine.py   rows of the quarantine table, with thumbnails
 
-Memory holds some numbers for each row and nothing longer: 64 bytes a row at most, whatever a row is.
+Memory holds some numbers for each row and nothing longer: 64 bytes a row, and while near
+duplicates are looked for 8 for each pair found, of which there are 8 a row at most.
 """

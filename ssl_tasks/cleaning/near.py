@@ -24,6 +24,9 @@ Int = NDArray[np.int64]
 TABLES = 48
 WINDOW = 64
 """Neighbours that a row is compared with in one table, so that many equal keys cost no square."""
+PAIRS_A_ROW = 8
+"""More pairs than this for each row are thinned out to those that connect the same rows: the frames of a video would
+cost kilobytes a row."""
 SPARE_BITS = 20
 """Further bits, beyond those expected at the threshold, in which signatures may differ."""
 CELLS = 1 << 16
@@ -42,7 +45,7 @@ class Near:
 
 
 def find_near(signatures: Shards, prints: Shards, positions: Int, threshold: float) -> Near:
-    """All pairs that the index finds and whose prints have a product of `threshold` and more.
+    """All pairs that the index finds and whose prints have a product of `threshold` and more, see `PAIRS_A_ROW`.
 
     Args:
         signatures: (N, bytes) uint8 by position.
@@ -65,8 +68,21 @@ def find_near(signatures: Shards, prints: Shards, positions: Int, threshold: flo
             alike = _products(prints, first, second) >= threshold
             found.append(_packed(first[alike], second[alike]))
         pairs = np.unique(np.concatenate(found))
+        if len(pairs) > PAIRS_A_ROW * len(positions):
+            pairs = _forest(pairs)
     first, second = pairs >> 32, pairs & 0xFFFFFFFF
     return Near(first, second, _products(prints, first, second), looked_at)
+
+
+def _forest(pairs: Int) -> Int:
+    """As few of these (packed) pairs as connect the same rows."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import minimum_spanning_tree
+
+    rows, place = np.unique(np.concatenate([pairs >> 32, pairs & 0xFFFFFFFF]), return_inverse=True)
+    edges = (np.ones(len(pairs), np.float32), (place[: len(pairs)], place[len(pairs) :]))
+    kept = minimum_spanning_tree(coo_matrix(edges, shape=(len(rows), len(rows)))).tocoo()
+    return np.unique(_packed(rows[kept.row], rows[kept.col]))
 
 
 def _packed(first: Int, second: Int) -> Int:

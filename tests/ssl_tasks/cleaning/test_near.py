@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ssl_tasks.cleaning import near
+from ssl_tasks.cleaning.groups import connect
 from ssl_tasks.cleaning.near import find_near
 from ssl_tasks.modalities.image import looks
 from ssl_tasks.shards import Shards
@@ -91,3 +92,19 @@ def test_the_order_of_tables_and_shards_changes_nothing() -> None:
 def test_few_rows(count: int, pairs: int) -> None:
     values = np.repeat(prints(1, 0, 1.0), 2, axis=0)
     assert len(search(values, 0.9, np.arange(count)).first) == pairs
+
+
+def test_frames_of_one_scene_are_joined_by_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = prints(3, 0, 1.0)[[0] * 200 + [1] * 200 + [2] * 200].astype(np.float32)
+    values = base + 0.005 * np.random.default_rng(1).normal(size=base.shape).astype(np.float32)
+    values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
+    found = search(values, 0.9)
+    assert len(found.first) <= near.PAIRS_A_ROW * len(values)
+    joined = connect([(found.first, found.second)])
+    assert joined.sizes.tolist() == [200, 200, 200]
+    monkeypatch.setattr(near, "PAIRS_A_ROW", 10**6)
+    whole = search(values, 0.9)
+    assert len(whole.first) > 4 * near.WINDOW * 200
+    assert set(zip(found.first.tolist(), found.second.tolist(), strict=True)) <= set(
+        zip(whole.first.tolist(), whole.second.tolist(), strict=True)
+    )
