@@ -1,8 +1,9 @@
 """The verdict: did pretraining help, against what, by how much, from how few labels, with what confidence.
 
 It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
-a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines.
-The headline takes the smallest such budget.
+a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, and
+both differences matter. A from-scratch baseline that was stopped too early cannot be beaten in this sense. The
+headline takes the smallest such budget, and says where pretraining did harm at another.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, Literal
 
 from ssl_tasks.transfer import strategy
 
-Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "not_measured"]
+Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "too_few", "not_measured"]
 Line = dict[str, Any]
 """One element of what the transfer stage measured as `summary`."""
 
@@ -58,16 +59,11 @@ def decide(
         return Verdict("not_measured", sentence, [], "", "", margin, [])
     first, metric = summary[0]["strategy"], summary[0]["metric"]
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
-    judged = {id(line): (judge(line, ""), judge(line, "scratch_")) for line in lines}
-    outcome, line = _outcome(lines, judged, margin, test_groups)
-    words = _Words(
-        method, first, metric, {line["label_fraction"] for line in lines if _stopped_early(line, fitted or {})}
-    )
-    sentence = words.sentence(outcome, line, lines, margin)
-    details = [words.detail(other, judged[id(other)]) for other in lines if other is not line]
-    if test_groups < FEW_GROUPS:
-        details.append(f"The test set has only {test_groups} independent groups: too few for a firm answer.")
-    return Verdict(outcome, sentence, details, metric, first, margin, list(summary))
+    early = {line["label_fraction"] for line in lines if _stopped_early(line, fitted or {})}
+    outcome, line = _outcome(lines, early, margin, test_groups)
+    words = _Words(method, first, metric, early, margin, test_groups)
+    details = [words.detail(other) for other in lines if other is not line]
+    return Verdict(outcome, words.sentence(outcome, line, lines), details, metric, first, margin, list(summary))
 
 
 def _stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
@@ -85,24 +81,26 @@ def judge(line: Line, prefix: str) -> Judgement:
     return "worse" if line[f"{prefix}high"] < 0 else "open"
 
 
-def _outcome(
-    lines: list[Line], judged: dict[int, tuple[Judgement, Judgement]], margin: float, test_groups: int
-) -> tuple[Outcome, Line]:
+def _beats(line: Line, prefix: str, margin: float) -> bool:
+    """Whether the encoder is better, and by enough to matter."""
+    return judge(line, prefix) == "better" and bool(line[f"{prefix}difference"] >= margin)
+
+
+def _outcome(lines: list[Line], early: set[float], margin: float, test_groups: int) -> tuple[Outcome, Line]:
     """The outcome and the line that the headline speaks of."""
     if test_groups < FEW_GROUPS:
-        return "undecided", lines[0]
-    both = [line for line in lines if judged[id(line)] == ("better", "better")]
-    if both:
-        return "helped", both[0]
-    encoder = [line for line in lines if judged[id(line)][0] == "better"]
+        return "too_few", lines[0]
+    encoder = [line for line in lines if _beats(line, "", margin)]
+    for line in encoder:
+        if _beats(line, "scratch_", margin) and line["label_fraction"] not in early:
+            return "helped", line
     if encoder:
         return "partly", encoder[0]
-    worse = [line for line in lines if judged[id(line)][0] == "worse"]
+    worse = [line for line in lines if judge(line, "") == "worse"]
     if worse:
         return "worse", worse[0]
-    if all(line["high"] <= margin for line in lines):
-        return "no_gain", max(lines, key=lambda line: line["high"])
-    return "undecided", max(lines, key=lambda line: line["high"])
+    most = max(lines, key=lambda line: line["high"])
+    return ("no_gain" if most["high"] <= margin else "undecided"), most
 
 
 @dataclass(frozen=True)
@@ -112,36 +110,55 @@ class _Words:
     metric: str
     early: set[float]
     """Label fractions at which the from-scratch baseline had not converged."""
+    margin: float
+    test_groups: int
 
-    def sentence(self, outcome: Outcome, line: Line, lines: list[Line], margin: float) -> str:
+    def sentence(self, outcome: Outcome, line: Line, lines: list[Line]) -> str:
         probe, metric = strategy(self.strategy).title, METRIC_TITLES[self.metric]
-        reached = f"{probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
+        reached = (
+            f"with {labels(line)}, {probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
+        )
         random = f"{gain(line, '')} than on the same network untrained"
         scratch = f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels"
-        scratch += self._weak(line)
-        where = labels(line)
+        both = f"{reached}, {random} and {scratch}{self._weak(line)}"
         if outcome == "helped":
-            return f"Pretraining helped: with {where}, {reached}, {random} and {scratch}."
+            return f"Pretraining helped: {both}{self._harm(line, lines)}."
         if outcome == "partly":
-            return (
-                f"Pretraining improved the encoder and did not beat training from scratch at any label budget: with "
-                f"{where}, {reached}, {random} and {scratch}."
-            )
+            return f"Pretraining improved the encoder; {self._open(line, lines)}: {both}{self._harm(line, lines)}."
         if outcome == "worse":
-            return f"Pretraining did not help, it did harm: with {where}, {reached}, {random}."
+            return f"Pretraining did not help, it did harm: {reached}, {random}."
         if outcome == "no_gain":
             return (
                 f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
-                f"untrained than {points(margin)} of {metric}; the most it could be is {interval(line, '')}, with "
-                f"{where}."
+                f"untrained than {points(self.margin)} of {metric}; the most it could be is {interval(line, '')}, with "
+                f"{labels(line)}."
             )
-        return (
-            f"No evidence that pretraining helped, and none against it: with {where}, {reached}, {random}; the test "
-            "cannot tell."
-        )
+        if outcome == "too_few":
+            return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
+        return f"No evidence that pretraining helped, and none against it: {reached}, {random}; the test cannot tell."
 
-    def detail(self, line: Line, judged: tuple[Judgement, Judgement]) -> str:
-        random, scratch = (JUDGEMENTS[judgement] for judgement in judged)
+    def _open(self, line: Line, lines: list[Line]) -> str:
+        """What the comparison with training from scratch says, where the encoder did not beat both at one budget."""
+        if line["label_fraction"] in self.early and judge(line, "scratch_") == "better":
+            return "training from scratch is no measure of it, since it had not converged in transfer.scratch.steps"
+        if any(judge(other, "scratch_") == "worse" for other in lines):
+            return "training from scratch was better"
+        if any(_beats(other, "scratch_", self.margin) for other in lines):
+            return "it beat the untrained network and training from scratch, but not both at one label budget"
+        return "whether that is more than training from scratch gives, the test cannot tell"
+
+    def _harm(self, said: Line, lines: list[Line]) -> str:
+        """Where the encoder was worse than a baseline, as far as the sentence does not say it already."""
+        found = [
+            f"with {labels(line)} it was worse than {name}, {interval(line, prefix)}"
+            for line in lines
+            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"))
+            if line is not said and judge(line, prefix) == "worse"
+        ]
+        return "".join(f"; {text}" for text in found)
+
+    def detail(self, line: Line) -> str:
+        random, scratch = (JUDGEMENTS[judge(line, prefix)] for prefix in ("", "scratch_"))
         return (
             f"With {labels(line)}: {percent(line['pretrained'])}. Against the untrained network {interval(line, '')}: "
             f"{random}. Against training from scratch{self._weak(line)} {interval(line, 'scratch_')}: {scratch}."

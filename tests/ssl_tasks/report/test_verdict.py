@@ -17,6 +17,7 @@ def line(fraction: float, random: tuple[float, float, float], scratch: tuple[flo
 
 
 BETTER, OPEN, WORSE, NIL = (10.0, 7.0, 13.0), (1.0, -2.0, 4.0), (-9.0, -12.0, -6.0), (0.1, -0.4, 0.6)
+SLIGHT = (0.2, 0.1, 0.3)
 
 
 def verdict(*lines: Any, groups: int = 200) -> Any:
@@ -30,9 +31,15 @@ def verdict(*lines: Any, groups: int = 200) -> Any:
         (
             [line(0.1, BETTER, OPEN)],
             "partly",
-            "Pretraining improved the encoder and did not beat training from scratch",
+            "Pretraining improved the encoder; whether that is more than training from scratch gives, the test cannot",
         ),
-        ([line(0.1, BETTER, WORSE)], "partly", "Pretraining improved the encoder and did not beat"),
+        ([line(0.1, BETTER, WORSE)], "partly", "Pretraining improved the encoder; training from scratch was better:"),
+        (
+            [line(0.01, BETTER, OPEN), line(1.0, OPEN, BETTER)],
+            "partly",
+            "Pretraining improved the encoder; it beat the untrained network and training from scratch, but not both",
+        ),
+        ([line(0.1, SLIGHT, SLIGHT)], "no_gain", "No evidence that pretraining helped: at no label budget"),
         ([line(0.1, WORSE, BETTER)], "worse", "Pretraining did not help, it did harm"),
         ([line(0.1, NIL, BETTER)], "no_gain", "No evidence that pretraining helped: at no label budget"),
         ([line(0.1, OPEN, BETTER)], "undecided", "No evidence that pretraining helped, and none against it"),
@@ -68,13 +75,20 @@ def test_harm_at_one_budget_is_said_although_another_helped() -> None:
     found = verdict(line(0.01, WORSE, WORSE), line(1.0, BETTER, BETTER))
     assert found.outcome == "helped"
     assert found.details[0].count("worse") == 2
+    assert "; with 1% of the labels (10) it was worse than untrained, \N{MINUS SIGN}9.0 points" in found.sentence
+    assert "it was worse than from scratch" in found.sentence
 
 
-def test_a_baseline_that_had_not_converged_is_named_where_it_is_compared() -> None:
+def test_a_baseline_that_had_not_converged_cannot_be_beaten() -> None:
     lines = [line(0.01, BETTER, BETTER), line(0.1, BETTER, BETTER), line(1.0, BETTER, OPEN)]
     found = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.01": 0.9, "0.1": 1.0, "1": 0.5})
-    assert found.sentence.endswith("from scratch on the same labels (which had not converged).")
-    assert ["not converged" in detail for detail in found.details] == [False, True]
+    assert found.outcome == "helped"
+    assert "with 10% of the labels" in found.sentence
+    assert ["not converged" in detail for detail in found.details] == [True, True]
+    weak = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.01": 0.9, "0.1": 0.9, "1": 0.5})
+    assert weak.outcome == "partly"
+    assert "training from scratch is no measure of it, since it had not converged in transfer.scratch" in weak.sentence
+    assert weak.sentence.endswith("from scratch on the same labels (which had not converged).")
 
 
 def test_only_the_first_strategy_speaks() -> None:
@@ -85,8 +99,8 @@ def test_only_the_first_strategy_speaks() -> None:
 
 def test_few_test_groups_decide_nothing() -> None:
     found = verdict(line(0.1, BETTER, BETTER), groups=5)
-    assert found.outcome == "undecided"
-    assert "only 5 independent groups" in found.details[-1]
+    assert found.outcome == "too_few"
+    assert found.sentence.startswith("Too few test groups (5) for an answer: with 10% of the labels")
 
 
 def test_no_minus_zero() -> None:

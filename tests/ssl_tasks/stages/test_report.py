@@ -66,13 +66,20 @@ class Page(HTMLParser):
 
 
 def test_planted_signal_gives_the_verdict_that_it_helped(store: Store) -> None:
-    found, html = made_report(store)
+    converged = {"steps": 500, "learning_rates": [0.01], "weight_decay": 0.0}
+    found, html = made_report(store, {**SMALL, "scratch": converged})
     assert found.measured["outcome"] == "helped"
     assert found.measured["verdict"] in " ".join(Page(html).text.split())
     verdict = found.json("verdict.json")
     assert verdict["outcome"] == "helped"
     assert verdict["sentence"].startswith("Pretraining helped: with 30% of the labels")
     assert len(verdict["lines"]) == 4
+
+
+def test_a_baseline_that_was_stopped_early_is_no_measure(store: Store) -> None:
+    found, html = made_report(store)
+    assert found.measured["outcome"] == "partly"
+    assert "since it had not converged in transfer.scratch.steps" in " ".join(Page(html).text.split())
 
 
 def test_equal_embeddings_give_no_evidence(store: Store) -> None:
