@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.policy import BASE, LOCAL, LOCAL_CROP_SCALE, PLAIN, Changes, Policy, Views
 from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
@@ -49,6 +50,15 @@ class AugmentConfig(Policy):
             if name in value:
                 raise ValueError(f"{name!r} is no name for a policy: it stands for the base policy or the plain sample")
         return value
+
+    @model_validator(mode="after")
+    def _of_images(self) -> AugmentConfig:
+        keys = [name for name in semantic(self) if name not in ("modality", "seed")]
+        if self.modality == "tabular" and keys:
+            raise ValueError(
+                f"{', '.join(keys)}: means nothing for tables, whose methods corrupt rows themselves; leave it out"
+            )
+        return self
 
 
 def run(config: AugmentConfig, out: Output, normalized: Artifact) -> Artifact:

@@ -121,6 +121,15 @@ def test_the_scale_is_what_normalize_has_fitted_or_the_whole_range(dtype: Any, t
     assert fitted.policy("local").high == fitted.high
 
 
+@pytest.mark.parametrize("augment", [{"hue": 0.2}, {"policies": {"local": {}}}])
+def test_keys_that_mean_nothing_for_tables_are_refused(augment: dict[str, Any]) -> None:
+    ingest = {"path": "builtin:cancer", "modality": "tabular"}
+    with pytest.raises(RequestError, match=rf"augment: {next(iter(augment))}: means nothing for tables"):
+        build_recipe({"name": "test", "seed": 3, "ingest": ingest, "augment": augment}, where="test")
+    plain = build_recipe({"name": "test", "seed": 3, "ingest": ingest}, where="test")
+    assert build_recipe(plain.to_dict(), where="test") == plain
+
+
 def test_tables_have_the_base_policy_and_no_crops() -> None:
     made = resolve(AugmentConfig(modality="tabular"), {"shape": [30]}, np.dtype(np.float32))
     assert sorted(made.policies) == ["augment"]
