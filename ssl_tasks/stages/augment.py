@@ -38,8 +38,8 @@ class AugmentConfig(Policy):
 
     policies: dict[str, Changes] = Field(default_factory=dict)
     """By the name that a method asks for; a name that is not here is the base policy. `local`, the small crops of
-    multi-crop, is half as wide and covers less wherever nothing else is said; where it is not here, it has no masks that
-    are too large for it."""
+    multi-crop, is half as wide and covers less wherever nothing else is said, and where it is not here, it has no masks
+    that are too large for it."""
     modality: str = "image"
     seed: int = Field(0, ge=0)
 
