@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
@@ -36,6 +37,24 @@ def require_rows(recipe: Recipe, split: Artifact) -> None:
         raise RequestError(
             f"pretrain.batch_size: {batch_size} is larger than the {num_train} train rows that are left; "
             f"set pretrain.batch_size={max(1, num_train)} or less, or give more data"
+        )
+
+
+def require_used_policies(recipe: Recipe) -> None:
+    """Refuse named policies that the method asks for nowhere: they would change nothing."""
+    from ssl_tasks import methods
+
+    given = getattr(getattr(recipe, "augment", None), "policies", {})
+    if not given:
+        return
+    pretrain: Any = getattr(recipe, "pretrain", None)
+    name = pretrain.method.name
+    used = dict.fromkeys(methods.spec(name).method.views.policies)  # imports torch
+    unused = [policy for policy in given if policy not in used]
+    if unused:
+        raise RequestError(
+            f"augment.policies: {name} uses no policy called {' or '.join(map(repr, unused))}; its views are drawn by "
+            f"{', '.join(used)}. Leave {'it' if len(unused) == 1 else 'them'} out, or choose a method that asks for it"
         )
 
 

@@ -8,16 +8,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import torch
 from torch import nn
 
 from ssl_tasks.errors import RequestError
 
 STEMS = ("auto", "small", "standard")
+NO_VIEWS: Mapping[str, int] = MappingProxyType({})
 
 
 def build_backbone(
-    name: str, *, modality: str, input_shape: tuple[int, ...], stem: str = "auto", seed: int = 0
+    name: str,
+    *,
+    modality: str,
+    input_shape: tuple[int, ...],
+    stem: str = "auto",
+    seed: int = 0,
+    view_sides: Mapping[str, int] = NO_VIEWS,
 ) -> nn.Module:
     """An untrained backbone, (B, *input_shape) -> (B, num_features).
 
@@ -26,9 +36,10 @@ def build_backbone(
         stem: of images: `small` keeps the resolution in the first layers, `standard` is the network as
             published, `auto` is small up to 64 pixels a side where the network has such a stem.
         seed: of the initialization; the global random generator is left as it was.
+        view_sides: pixels a side of the views of images that it is trained on as well, by the key that sets them.
 
     Raises:
-        RequestError: an unknown name, stem or modality, or an input that the network cannot take.
+        RequestError: an unknown name, stem or modality, or an input or view that the network cannot take.
     """
     if stem not in STEMS:
         raise RequestError(f"pretrain.stem: {stem!r} is not one of {', '.join(STEMS)}")
@@ -38,7 +49,7 @@ def build_backbone(
         if modality == "image":
             from ssl_tasks.backbones import images  # timm costs seconds
 
-            return images.build(name, input_shape, stem)
+            return images.build(name, input_shape, stem, view_sides)
         if modality == "tabular":
             from ssl_tasks.backbones import tabular
 

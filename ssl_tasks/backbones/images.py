@@ -8,6 +8,8 @@ appendix B.9).
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from typing import Any
 
 import timm
 import torch
@@ -19,7 +21,7 @@ SMALL_SIDE = 64
 """Largest side in pixels at which `auto` chooses the small stem."""
 
 
-def build(name: str, input_shape: tuple[int, ...], stem: str) -> nn.Module:
+def build(name: str, input_shape: tuple[int, ...], stem: str, view_sides: Mapping[str, int]) -> nn.Module:
     """A timm network without its classifier; see `build_backbone`."""
     channels, height, width = input_shape
     if not timm.is_model(name):
@@ -28,8 +30,9 @@ def build(name: str, input_shape: tuple[int, ...], stem: str) -> nn.Module:
         raise RequestError(f"pretrain.backbone: timm has no model {name!r}{hint}")
     pretrained_cfg = timm.get_pretrained_cfg(name)
     sized = {"img_size": (height, width)} if pretrained_cfg and pretrained_cfg.fixed_input_size else {}
+    others = {key: side for key, side in view_sides.items() if (side, side) != (height, width)}
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=False, num_classes=0, in_chans=channels, **sized)
+        backbone = _create(name, channels, sized, any_size=bool(sized and others))
         if stem == "small" or (stem == "auto" and max(height, width) <= SMALL_SIDE and has_small_stem(backbone)):
             shrink_stem(backbone, name)
         num_features = _probe(backbone, input_shape)
@@ -37,9 +40,39 @@ def build(name: str, input_shape: tuple[int, ...], stem: str) -> nn.Module:
         raise
     except Exception as error:  # each network refuses a size in its own way: assertions, type and runtime errors
         raise RequestError(f"pretrain.backbone: {name} cannot take inputs of shape {input_shape}: {error}") from error
+    for key, side in others.items():
+        _require_side(backbone, name, input_shape, key, side)
     # timm's own attribute leaves out the head's hidden layer that some networks (MobileNetV3) pool through.
     backbone.num_features = num_features  # type: ignore[assignment]  # nn.Module types attributes as Tensor | Module
     return backbone
+
+
+def _create(name: str, channels: int, sized: Mapping[str, Any], *, any_size: bool) -> nn.Module:
+    """The network; where `any_size` and its code can, one that interpolates its positions for inputs of other sizes.
+
+    That adds no weights, so that an encoder needs it no more once it is trained.
+    """
+    options: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels, **sized}
+    if any_size:
+        state = torch.get_rng_state()
+        try:
+            return timm.create_model(name, dynamic_img_size=True, **options)
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+            torch.set_rng_state(state)
+    return timm.create_model(name, **options)
+
+
+def _require_side(backbone: nn.Module, name: str, input_shape: tuple[int, ...], key: str, side: int) -> None:
+    channels, height, width = input_shape
+    try:
+        _probe(backbone, (channels, side, side))
+    except Exception as error:  # see `build`
+        raise RequestError(
+            f"{key}: {name} takes images of {width} x {height} px, as normalize stores them, and no views of {side} x "
+            f"{side} px ({error}); use views as large as the images, or another pretrain.backbone"
+        ) from error
 
 
 def has_small_stem(backbone: nn.Module) -> bool:

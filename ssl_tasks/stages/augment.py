@@ -15,9 +15,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.policy import BASE, LOCAL, LOCAL_CROP_SCALE, PLAIN, Changes, Policy, Views
 from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
@@ -37,7 +38,8 @@ class AugmentConfig(Policy):
 
     policies: dict[str, Changes] = Field(default_factory=dict)
     """By the name that a method asks for; a name that is not here is the base policy. `local`, the small crops of
-    multi-crop, is half as wide and covers less wherever nothing else is said."""
+    multi-crop, is half as wide and covers less wherever nothing else is said, and where it is not here, it has no masks
+    that are too large for it."""
     modality: str = "image"
     seed: int = Field(0, ge=0)
 
@@ -48,6 +50,15 @@ class AugmentConfig(Policy):
             if name in value:
                 raise ValueError(f"{name!r} is no name for a policy: it stands for the base policy or the plain sample")
         return value
+
+    @model_validator(mode="after")
+    def _of_images(self) -> AugmentConfig:
+        keys = [name for name in semantic(self) if name not in ("modality", "seed")]
+        if self.modality == "tabular" and keys:
+            raise ValueError(
+                f"{', '.join(keys)}: means nothing for tables, whose methods corrupt rows themselves; leave it out"
+            )
+        return self
 
 
 def run(config: AugmentConfig, out: Output, normalized: Artifact) -> Artifact:
@@ -75,7 +86,7 @@ def resolve(config: AugmentConfig, stats: dict[str, Any], dtype: np.dtype[Any]) 
     height, width, channels = stats["shape"]
     side = base.size or min(height, width)
     local = Changes(size=max(4, side // 2), crop_scale=LOCAL_CROP_SCALE).over(base)
-    policies[LOCAL] = config.policies.get(LOCAL, Changes()).over(local)
+    policies[LOCAL] = config.policies[LOCAL].over(local) if LOCAL in config.policies else _unmasked(local)
     for name, policy in policies.items():
         _check_patches(policy, policy.size or min(height, width), name)
     low = stats.get("low", [0.0] * channels)
@@ -84,8 +95,18 @@ def resolve(config: AugmentConfig, stats: dict[str, Any], dtype: np.dtype[Any]) 
     return Views(policies=policies, low=low, high=high, fill=stats["mean"], **fields)
 
 
+def _unmasked(local: Policy) -> Policy:
+    """Small crops nobody wrote a word about, without masks where patches made for the whole view are too large."""
+    assert local.size is not None
+    return local.model_copy(update={"mask_probability": 0.0}) if _too_large(local, local.size) else local
+
+
+def _too_large(policy: Policy, side: int) -> bool:
+    return policy.mask_probability > 0 and policy.mask_patch * 2 > side
+
+
 def _check_patches(policy: Policy, side: int, name: str) -> None:
-    if policy.mask_probability > 0 and policy.mask_patch * 2 > side:
+    if _too_large(policy, side):
         key = "augment" if name == BASE else f"augment.policies.{name}"
         raise RequestError(
             f"{key}.mask_patch: {policy.mask_patch} px leaves no two patches beside each other in a view of {side} px"

@@ -162,7 +162,12 @@ def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, st
         with building:  # initialization borrows torch's global generator
             shape = tuple(info["input_shape"])
             return build_backbone(
-                info["backbone"], modality=info["modality"], input_shape=shape, stem=info["stem"], seed=seed
+                info["backbone"],
+                modality=info["modality"],
+                input_shape=shape,
+                stem=info["stem"],
+                seed=seed,
+                view_sides={"augment.size": policy.size} if policy.size else {},
             )
 
     return Context(

@@ -17,6 +17,7 @@ from ssl_tasks.backbones import build_backbone
 from ssl_tasks.encoder import EncoderInfo, load_weights
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, TrainStats, refuse_coupled
+from ssl_tasks.policy import BASE, PLAIN
 from ssl_tasks.training.collectives import convert_sync_batchnorm
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.views import make_views, to_batch
@@ -39,12 +40,17 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
     """The method before step 0, on the CPU, and the weights of its backbone as initialized at random.
 
     Raises:
-        RequestError: backbone, `init_from` and data do not fit each other.
+        RequestError: backbone, `init_from`, data and the sizes of views do not fit each other.
     """
     config, stats = job.config, job.stats
     shape = job.modality.input_shape(stats)
     backbone = build_backbone(
-        config.backbone, modality=config.modality, input_shape=shape, stem=config.stem, seed=config.seed
+        config.backbone,
+        modality=config.modality,
+        input_shape=shape,
+        stem=config.stem,
+        seed=config.seed,
+        view_sides=_view_sides(job),
     )
     random_weights = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     if job.initial is not None:
@@ -55,6 +61,17 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
     method.prepare(_train_stats(job))
     return (method.double() if config.precision == "fp64" else method), random_weights
+
+
+def _view_sides(job: Job) -> dict[str, int]:
+    """Pixels a side of the method's views that have a size of their own, by the key that sets it."""
+    sides = {}
+    for name in job.view_names:
+        size = None if name == PLAIN else job.views.policy(name).size
+        if size is not None:
+            base = name not in job.views.policies or name == BASE
+            sides["augment.size" if base else f"augment.policies.{name}.size"] = size
+    return sides
 
 
 def _start_from(backbone: nn.Module, job: Job) -> None:

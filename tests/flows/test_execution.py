@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.execution import Execution, Listener
+from flows.execution import Execution, Listener, prepare
 from flows.preflight import ray_environment, unreachable
+from flows.recipe import load_recipe
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.runs import load_run
 
@@ -183,3 +185,18 @@ def test_a_stage_may_refuse_before_anything_runs_but_only_if_it_is_to_run(begin:
     assert {planned.status for planned in begin("pretrain.epochs=1").plan} == {"cached"}
     with pytest.raises(RequestError, match=r"pretrain\.epochs: 13 is unlucky"):
         begin("pretrain.epochs=13")
+
+
+def test_policies_that_the_method_does_not_use_are_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_tasks.methods.base import ViewSpec
+    from ssl_tasks.methods.simclr import SimCLR
+
+    given = ["augment.policies={second: {blur_probability: 0.1}, local: {size: 4}}"]
+    recipe = load_recipe("digits", given, store=str(tmp_path / "store"))
+    message = r"augment\.policies: simclr uses no policy called 'second' or 'local'; its views are drawn by augment\."
+    with pytest.raises(RequestError, match=message):
+        prepare(recipe, listener=Listener())
+    monkeypatch.setattr(SimCLR, "views", ViewSpec(("augment", "second", "local")))
+    assert prepare(recipe, listener=Listener()).record.state == "running"

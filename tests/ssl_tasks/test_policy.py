@@ -81,12 +81,21 @@ def test_what_cannot_be_is_refused_by_its_path(augment: dict[str, Any], message:
     [
         ({"mask_probability": 1, "mask_patch": 13}, r"augment\.mask_patch: 13 px .* in a view of 24 px"),
         ({"policies": {"m": {"mask_probability": 1, "size": 20}}}, r"augment\.policies\.m\.mask_patch: 16 px"),
-        ({"mask_probability": 1, "mask_patch": 8}, r"augment\.policies\.local\.mask_patch: 8 px .* in a view of 12 px"),
+        (
+            {"mask_probability": 1, "mask_patch": 8, "policies": {"local": {}}},
+            r"augment\.policies\.local\.mask_patch: 8 px .* in a view of 12 px",
+        ),
     ],
 )
 def test_patches_larger_than_half_a_view_are_refused(augment: dict[str, Any], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         views(augment)
+
+
+def test_masks_of_whole_views_are_left_out_of_small_crops_that_nobody_defined() -> None:
+    made = views({"mask_probability": 1, "mask_patch": 8})
+    assert (made.policy("augment").mask_probability, made.policy("local").mask_probability) == (1.0, 0.0)
+    assert views({"mask_probability": 1, "mask_patch": 6}).policy("local").mask_probability == 1.0
 
 
 def test_what_is_hashed_is_what_was_set() -> None:
@@ -110,6 +119,15 @@ def test_the_scale_is_what_normalize_has_fitted_or_the_whole_range(dtype: Any, t
     assert fitted.low == (0.0, -3.0, 7.0)
     assert fitted.high == (10.0, 4.0, 8.0)  # of a constant channel, which stands for no scale, one above
     assert fitted.policy("local").high == fitted.high
+
+
+@pytest.mark.parametrize("augment", [{"hue": 0.2}, {"policies": {"local": {}}}])
+def test_keys_that_mean_nothing_for_tables_are_refused(augment: dict[str, Any]) -> None:
+    ingest = {"path": "builtin:cancer", "modality": "tabular"}
+    with pytest.raises(RequestError, match=rf"augment: {next(iter(augment))}: means nothing for tables"):
+        build_recipe({"name": "test", "seed": 3, "ingest": ingest, "augment": augment}, where="test")
+    plain = build_recipe({"name": "test", "seed": 3, "ingest": ingest}, where="test")
+    assert build_recipe(plain.to_dict(), where="test") == plain
 
 
 def test_tables_have_the_base_policy_and_no_crops() -> None:

@@ -36,6 +36,8 @@ KIND = ("channels", "depth")
 SPARE = 3
 """Halves of the stored size that a JPEG is decoded to at least, so that the antialiasing filter has something to do."""
 THUMBNAIL_SIDE = 96
+THUMBNAIL_PIXELS = 1 << 27
+"""Of what is decoded for a thumbnail: somewhat more than `clean.max_pixels` by default, and with as little memory."""
 DEEP_CLIP = (0.1, 99.9)
 """Percentiles that stand for black and white where the dtype's own range does not: uint16 and float32."""
 
@@ -142,7 +144,7 @@ def _thumbnail(data: bytes | None) -> bytes | None:
     if data is None:
         return None
     try:
-        pixels = decode(data, max_pixels=1 << 28, least=THUMBNAIL_SIDE).pixels
+        pixels = decode(data, max_pixels=THUMBNAIL_PIXELS, least=THUMBNAIL_SIDE).pixels
     except UnusableError:
         found = partly(data)
         if found is None:

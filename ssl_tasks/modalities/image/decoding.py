@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import struct
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ssl_tasks.errors import PretextflowError
 from ssl_tasks.modalities.image import readers
@@ -41,6 +42,15 @@ ORIENTATION = 0x0112
 PADDING = re.compile(r"(\d+) extraneous bytes before marker")
 MAX_PADDING = 16
 """Bytes between two segments that cameras leave; with more of them a piece of the picture is missing."""
+
+UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+OF_THE_MOMENT = (
+    (re.compile(rf"/vsimem/[^\s'\",:]+|(?:{UUID}/)*{UUID}(?:\.\w+)?"), "it"),
+    (re.compile(" at 0x[0-9a-fA-F]+"), ""),
+)
+"""What decoders say of where a file is in memory, which no two runs have in common, and what to say for it."""
+BROKEN_EXIF = (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
+"""What Pillow raises."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,20 @@ def decode(data: bytes, *, max_pixels: int | None = None, least: int = 0) -> Pic
         raise
     except Exception as error:  # decoders raise almost any type on broken files; the file is to blame
         reason = "truncated" if "truncated" in str(error).lower() else "unreadable"
-        raise UnusableError(reason, f"{type(error).__name__}: {error}") from error
+        raise UnusableError(reason, _said(error)) from error
+
+
+def _said(error: Exception) -> str:
+    """What a decoder complains of, in the same words in every run: clean writes it into its artifact."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is in no image format that is known"
+    if error.__cause__ is not None and "previous exception" in str(error):  # rasterio's own words say nothing more
+        text = f"{type(error).__name__}: {error.__cause__}"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    for pattern, instead in OF_THE_MOMENT:
+        text = pattern.sub(instead, text)
+    return text
 
 
 def _jpeg(data: bytes, max_pixels: int | None, least: int) -> Picture:
@@ -142,7 +165,7 @@ def _orientation(data: bytes) -> int:
         return 1
     try:
         return int(Image.open(io.BytesIO(data)).getexif().get(ORIENTATION, 1))
-    except Exception:  # a broken EXIF block does not make the picture unusable
+    except BROKEN_EXIF:  # which does not make the picture unusable
         return 1
 
 

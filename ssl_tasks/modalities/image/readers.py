@@ -30,6 +30,11 @@ DEEP_PNG = (b"\x10\x02", b"\x10\x04", b"\x10\x06")
 """Bytes 24 and 25: 16 bits; colour, grey with alpha, colour with alpha."""
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+MAX_BANDS = 1024
+"""More than any instrument has: hyperspectral ones have some hundreds."""
+BYTES_PER_PIXEL = 16
+"""Of the bands of a TIFF together, at `clean.max_pixels`; at fewer pixels there may be more bands."""
+
 
 class UnusableError(Exception):
     """A sample that cannot be used: a reason in one word with underscores, and what was seen."""
@@ -47,6 +52,20 @@ def refuse_bomb(width: int, height: int, max_pixels: int | None) -> None:
     """
     if max_pixels is not None and width * height > max_pixels:
         raise UnusableError("too_large", f"{width} x {height} pixels, clean.max_pixels is {max_pixels}")
+
+
+def _refuse_many_bands(source: Any, max_pixels: int | None) -> None:
+    """See `refuse_bomb`; a sparse TIFF announces as many bands as it likes."""
+    if source.count > MAX_BANDS:
+        raise UnusableError("too_large", f"{source.count} bands, and at most {MAX_BANDS} are read")
+    widest = max(16 if kind.startswith("complex") else np.dtype(kind).itemsize for kind in source.dtypes)
+    needed = source.width * source.height * source.count * widest
+    if max_pixels is not None and needed > BYTES_PER_PIXEL * max_pixels:
+        raise UnusableError(
+            "too_large",
+            f"{source.width} x {source.height} pixels of {source.count} bands take {needed} bytes, and at most "
+            f"{BYTES_PER_PIXEL} times clean.max_pixels, {max_pixels}, are read",
+        )
 
 
 def find(data: bytes) -> Read | None:
@@ -144,6 +163,7 @@ def _bands(data: bytes, max_pixels: int | None, *, masked: bool) -> Any:
         ) from error
     with MemoryFile(data) as memory, memory.open() as source:
         refuse_bomb(source.width, source.height, max_pixels)
+        _refuse_many_bands(source, max_pixels)
         masked = masked and not any(MaskFlags.alpha in flags for flags in source.mask_flag_enums)
         values = source.read(masked=True).filled(0) if masked else source.read()
     values = values if values.dtype in (np.uint8, np.uint16) else values.astype(np.float32)

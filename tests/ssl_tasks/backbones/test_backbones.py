@@ -81,6 +81,25 @@ def test_an_input_that_the_network_cannot_take_is_refused():
         image("test_vit", (3, 4, 4))
 
 
+def test_a_network_of_fixed_size_takes_views_of_others_and_leaves_equal_weights():
+    plain, views = (
+        image("vit_tiny_patch16_224", (3, 64, 64), view_sides=sides) for sides in ({}, {"augment.size": 32})
+    )
+    assert views(torch.randn(2, 3, 32, 32)).shape == (2, views.num_features)
+    assert plain.state_dict().keys() == views.state_dict().keys()
+    inputs = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(plain.eval()(inputs), views.eval()(inputs))
+    plain.load_state_dict(views.state_dict())
+
+
+@pytest.mark.parametrize("key", ["augment.size", "augment.policies.local.size"])
+def test_a_view_that_the_network_cannot_take_is_refused(key):
+    message = rf"{key}: mixer_s32_224 takes images of 96 x 64 px, .* no views of 32 x 32 px".replace(".", r"\.", 1)
+    with pytest.raises(RequestError, match=message):
+        image("mixer_s32_224", (3, 64, 96), view_sides={key: 32})
+    image("mixer_s32_224", (3, 64, 64), view_sides={key: 64})
+
+
 def test_mlp_is_four_layers_of_256_where_nothing_else_is_said():
     default = build_backbone("mlp", modality="tabular", input_shape=(30,))
     widths = [(m.in_features, m.out_features) for m in default.modules() if isinstance(m, nn.Linear)]

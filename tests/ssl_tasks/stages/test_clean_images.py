@@ -192,6 +192,18 @@ def test_rejected_and_flagged_rows_have_thumbnails_where_there_is_something_to_s
             assert max(image.size) <= 96
 
 
+def test_damaged_files_give_the_same_artifact_in_every_run(folder: Path, tmp_path: Path, chain: Any) -> None:
+    (folder / "cat" / "text.jpg").write_text("no picture")
+    (folder / "cat" / "scene.tif").write_bytes(b"II*\0" + b"garbage" * 20)
+    whole = io.BytesIO()
+    picture(90, 200).save(whole, "PNG")
+    (folder / "cat" / "cut.png").write_bytes(whole.getvalue()[:4000])
+    stores = [Store.open(str(tmp_path / name)) for name in ("first", "second")]
+    first, second = (cleaned(store, folder, chain, error_budget=0.1)["clean"].manifest for store in stores)
+    assert first.measured["rejected"] == 3
+    assert first.data_checksum == second.data_checksum
+
+
 def test_a_set_of_duplicates_that_takes_much_of_the_data_is_warned_of(store: Store, folder: Path, chain: Any) -> None:
     for number in range(25):
         picture(7).save(folder / "cat" / f"copy{number}.jpg", quality=40 + number)

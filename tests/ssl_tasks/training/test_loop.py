@@ -21,7 +21,7 @@ from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.loop import Trainer
-from ssl_tasks.training.setup import Ranks
+from ssl_tasks.training.setup import Ranks, build_method
 from ssl_tasks.training.views import make_views, to_batch
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -250,3 +250,31 @@ def test_views_of_colour_images_travel_as_their_memory_lies(monkeypatch: pytest.
     batches = [to_batch(make_views(job, 0, 0, 1), job, stats, torch.device("cpu")) for job in (feed, device)]
     assert batches[0].views[0].shape == (32, 3, 8, 8)
     assert torch.equal(batches[0].views[0], batches[1].views[0])
+
+
+def views_of(side: int, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Job:
+    """A job on images of 32 px whose views are of another size."""
+    job = make_job(size=32, **{**RECIPES["simclr"], **options})
+    sized = {name: policy.model_copy(update={"size": side}) for name, policy in job.views.policies.items()}
+    views = job.views.model_copy(update={"policies": sized})
+    monkeypatch.setattr(Job, "views", views)
+    return job
+
+
+def test_a_network_of_fixed_size_trains_on_views_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    job = views_of(16, monkeypatch, backbone="vit_tiny_patch16_224", batch_size=4, max_steps=1)
+    method, _ = build_method(job)
+    batch = to_batch(make_views(job, 0, 0, 1), job, job.stats, torch.device("cpu"))
+    assert batch.views[0].shape[2:] == (16, 16)
+    assert torch.isfinite(method(batch, "main")["loss"])
+
+
+@pytest.mark.parametrize(
+    ("names", "key"), [(("augment",), r"augment\.size"), (("plain", "local"), r"augment\.policies\.local\.size")]
+)
+def test_views_of_a_size_that_the_network_cannot_take_are_refused_before_training(
+    names: tuple[str, ...], key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(views_of(64, monkeypatch, backbone="mixer_s32_224"), view_names=names)
+    with pytest.raises(RequestError, match=rf"^{key}: mixer_s32_224 takes images of 32 x 32 px"):
+        build_method(job)

@@ -394,6 +394,93 @@ def test_damaged_files_are_told_by_reason(data: bytes, reasons: set[str]) -> Non
     assert refused.value.detail
 
 
+def scene(bands: int, side: int, **options: Any) -> bytes:
+    """A TIFF by GDAL; its blocks are left out where nothing is written."""
+    from rasterio.io import MemoryFile
+
+    with quietly(), MemoryFile() as memory:  # rasterio misses a georeference
+        with memory.open(driver="GTiff", width=side, height=side, count=bands, dtype="uint8", **options) as sink:
+            if not options.get("sparse_ok"):
+                sink.write(RANDOM.integers(0, 256, (bands, side, side), dtype=np.uint8))
+        return bytes(memory.read())
+
+
+def test_what_is_said_of_damaged_files_is_the_same_in_every_run() -> None:
+    tiff = scene(5, 64, compress="deflate")
+    files = [
+        b"I am no picture",
+        tiff[: len(tiff) // 2],
+        b"II*\0" + b"garbage" * 20,
+        png(DEEP[:, :, None].repeat(3, 2))[:200],
+    ]
+    said = []
+    for data in files * 2:
+        with pytest.raises(UnusableError) as refused, quietly():
+            decode(data)
+        said.append(refused.value.detail)
+    assert said[: len(files)] == said[len(files) :]
+    assert said[0] == "it is in no image format that is known"
+    assert said[1].startswith("RasterioIOError: it, band 1: IReadBlock failed")
+    assert said[2].startswith("RasterioIOError: it: TIFFReadDirectory")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("cannot seek <_io.BytesIO object at 0x7f00ab>", "ValueError: cannot seek <_io.BytesIO object>"),
+        (
+            "/vsimem/0c1d2e3f-0000-4985-a308-b8b696d6b424/0c1d2e3f-0000-4985-a308-b8b696d6b424.tif: no",
+            "ValueError: it: no",
+        ),
+        ("'0c1d2e3f-0000-4985-a308-b8b696d6b424.tif' not recognized", "ValueError: 'it' not recognized"),
+    ],
+)
+def test_addresses_and_random_names_are_left_out(monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+    def broken(data: bytes, max_pixels: int | None) -> Any:
+        raise ValueError(text)
+
+    monkeypatch.setattr(readers, "_array", broken)
+    with pytest.raises(UnusableError) as refused:
+        decode(array(GREY))
+    assert refused.value.detail == said
+
+
+@pytest.mark.parametrize(
+    ("bands", "side", "said"), [(1025, 4, "1025 bands"), (300, 1000, "300 bands take 300000000 bytes")]
+)
+def test_bands_that_a_small_file_only_announces_are_refused(bands: int, side: int, said: str) -> None:
+    data = scene(bands, side, sparse_ok=True, tiled=True, blockxsize=1024, blockysize=1024, interleave="pixel")
+    assert len(data) < 20_000
+    with pytest.raises(UnusableError, match=said) as refused, quietly():
+        decode(data, max_pixels=2_000_000)
+    assert refused.value.reason == "too_large"
+
+
+def test_many_bands_of_few_pixels_are_read() -> None:
+    with quietly():
+        assert decode(scene(1024, 4), max_pixels=1024).pixels.shape == (4, 4, 1024)
+
+
+def test_a_huge_jpeg_is_turned_as_its_exif_says() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.new("L", (20_000, 9_000)), "JPEG", exif=exif)  # more than Pillow takes by itself
+    assert decode(data, max_pixels=200_000_000, least=8).pixels.shape == (2_500, 1_125, 1)
+
+
+def test_memory_that_is_not_there_turns_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+
+    def full(*_: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(Image.Exif, "load", full)
+    with pytest.raises(MemoryError):
+        decode(data)
+
+
 def test_padding_between_segments_is_read_over_and_told() -> None:
     at = WHOLE.index(b"\xff\xdb")
     picture = decode(WHOLE[:at] + b"\0\0" + WHOLE[at:])

@@ -33,7 +33,7 @@ def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
     ("data", "reason", "said"),
     [
         (None, "missing", "not there"),
-        (b"text", "unreadable", "identify"),
+        (b"text", "unreadable", "no image format that is known"),
         (encoded(picture(0).resize((7, 30))), "too_small", "7 x 30"),
         (encoded(picture(0).resize((10, 60))), "extreme_aspect", "10 x 60"),
         (encoded(Image.new("RGB", (20, 20), "grey")), "blank", "values are 128"),
