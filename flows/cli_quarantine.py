@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import pyarrow.parquet as pq
 import typer
 
 from flows.console import print_table, print_whole
@@ -24,7 +26,8 @@ def quarantine(
     reason: Annotated[str | None, typer.Option("--reason", help="Only this reason, such as truncated.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="Rows to show at most; 0 for all.")] = 50,
     thumbnails: Annotated[
-        Path | None, typer.Option("--thumbnails", metavar="FOLDER", help="Write the rows' thumbnails there.")
+        Path | None,
+        typer.Option("--thumbnails", metavar="FOLDER", help="Write the thumbnails of all these rows there."),
     ] = None,
     store: StoreUri = None,
     json: Json = False,
@@ -34,18 +37,24 @@ def quarantine(
     with reporting(json=json, verbose=verbose, empty={"rows": []}) as out:
         opened = open_to_read(store or default_store())
         record = find_run(opened, run_id)
+        if thumbnails:
+            _make_empty(thumbnails)
         counts: Counter[tuple[str, str]] = Counter()
         shown: list[dict[str, Any]] = []
+        written = 0
         for row in _rows(opened, record):
             counts[row["severity"], row["reason"]] += 1
-            if reason in (None, row["reason"]) and (not limit or len(shown) < limit):
+            thumbnail = row.pop("thumbnail")
+            if reason not in (None, row["reason"]):
+                continue
+            if thumbnails and thumbnail:
+                _write_thumbnail(thumbnails, row, thumbnail)
+                written += 1
+            if not limit or len(shown) < limit:
                 shown.append(row)
         if reason and reason not in {name for _, name in counts}:
             found = ", ".join(sorted({name for _, name in counts})) or "none"
             raise RequestError(f"--reason {reason}: run {record.run_id} has no such row; there are: {found}")
-        written = _write_thumbnails(shown, thumbnails) if thumbnails else 0
-        for row in shown:
-            row.pop("thumbnail")
         columns = ["severity", "reason", "stage", "source", "detail"]
         if shown:
             print_table(out.console, columns, [[str(row[name] or "") for name in columns] for row in shown])
@@ -66,21 +75,30 @@ def quarantine(
 
 
 def _rows(store: Store, record: RunRecord) -> Iterator[dict[str, Any]]:
-    """The quarantine rows of all stages of the run that finished."""
+    """The quarantine rows of all stages of the run that finished, and of one that found too many."""
     for stage in record.stages:
         manifest = store.find_manifest(stage.fingerprint) if stage.status in ("ran", "cached") else None
         if manifest and QUARANTINE_FILE in manifest.files:
             for batch in store.handle(manifest).batches(QUARANTINE_FILE, rows=1024):
                 yield from batch.to_pylist()
+        elif stage.status == "failed" and (left := store.read_bytes(f"partial/{stage.fingerprint}/{QUARANTINE_FILE}")):
+            for part in pq.ParquetFile(io.BytesIO(left)).iter_batches(1024):
+                yield from part.to_pylist()
 
 
-def _write_thumbnails(rows: list[dict[str, Any]], folder: Path) -> int:
-    """One JPEG a row, called after its row number and reason."""
+def _make_empty(folder: Path) -> None:
+    """Make the folder, or refuse one that holds something: it might be another run's."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        seen = [row for row in rows if row["thumbnail"]]
-        for row in seen:
-            (folder / f"{row['row']:08d}-{row['stage']}-{row['reason']}.jpg").write_bytes(row["thumbnail"])
+        if any(folder.iterdir()):
+            raise RequestError(f"--thumbnails {folder}: the folder is not empty; name another")
     except OSError as error:
         raise RequestError(f"--thumbnails {folder}: cannot be written: {error}") from error
-    return len(seen)
+
+
+def _write_thumbnail(folder: Path, row: dict[str, Any], thumbnail: bytes) -> None:
+    """A JPEG called after its row number and reason."""
+    try:
+        (folder / f"{row['row']:08d}-{row['stage']}-{row['reason']}.jpg").write_bytes(thumbnail)
+    except OSError as error:
+        raise RequestError(f"--thumbnails {folder}: cannot be written: {error}") from error

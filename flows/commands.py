@@ -11,6 +11,7 @@ from flows import cli_quarantine, cli_setup, cli_store
 from flows.console import plan_dict, plan_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
+from flows.quiet import imports
 from flows.recipe import build_recipe, default_dag, default_store, load_recipe, open_to_read
 from flows.session import EMPTY, execute
 from ssl_tasks.errors import RequestError
@@ -46,10 +47,13 @@ def plan(
 ) -> None:
     """Say what would run, what is cached, why, and how long it took the last time."""
     from flows.plan import make_plan
+    from flows.preflight import check_request
 
     with reporting(json=json, verbose=verbose, empty={"stages": []}) as out:
         checked = load_recipe(recipe, overrides or (), store=store)
         entries = make_plan(checked, open_to_read(checked.store))
+        with imports():
+            check_request(checked, [entry for entry in entries if entry.status != "cached"])
         plan_table(out.console, entries)
         out.result({"name": checked.name, "store": checked.store, "stages": [plan_dict(entry) for entry in entries]})
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.plan import Planned, make_plan
-from flows.preflight import CHECKS, check_ray, ray_environment, require_used_policies
+from flows.preflight import CHECKS, check_ray, check_request, ray_environment
 from flows.recipe import Recipe, default_dag
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import PretextflowError, RequestError
@@ -182,11 +182,7 @@ def prepare(
     if to_run:
         check_ray(recipe)
         check_writable(store)
-    for entry in to_run:
-        if entry.stage.check:
-            entry.stage.check(entry.config)
-    if any(entry.name == "pretrain" for entry in to_run):
-        require_used_policies(recipe)
+    check_request(recipe, to_run)
     record = RunRecord(
         run_id=previous.run_id if previous else run_id or new_run_id(recipe.name),
         name=recipe.name,

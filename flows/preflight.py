@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import TRAIN
+from ssl_tasks.schema import TEST, TRAIN
+
+if TYPE_CHECKING:
+    from flows.plan import Planned
 
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
@@ -40,6 +43,17 @@ def require_rows(recipe: Recipe, split: Artifact) -> None:
         )
 
 
+def require_test_labels(recipe: Recipe, split: Artifact) -> None:
+    """Refuse transfer strategies where nothing could be measured at the end."""
+    strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
+    if strategies and split.measured.get("labelled", {}).get(TEST) == 0:
+        raise RequestError(
+            f"transfer.strategies: {', '.join(strategies)} need test rows with labels, and there are none; raise the "
+            "test share of split.fractions, or where the data names the splits set split.use_given=false, or set "
+            "transfer.strategies=[] to pretrain and embed only"
+        )
+
+
 def require_used_policies(recipe: Recipe) -> None:
     """Refuse named policies that the method asks for nowhere: they would change nothing."""
     from ssl_tasks import methods
@@ -58,6 +72,15 @@ def require_used_policies(recipe: Recipe) -> None:
         )
 
 
+def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
+    """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
+    for entry in to_run:
+        if entry.stage.check:
+            entry.stage.check(entry.config)
+    if any(entry.name == "pretrain" for entry in to_run):
+        require_used_policies(recipe)
+
+
 @dataclass(frozen=True)
 class Check:
     """What a stage needs of an earlier one."""
@@ -69,7 +92,11 @@ class Check:
     check: Callable[[Recipe, Artifact], None]
 
 
-CHECKS = (Check("ingest", "transfer", require_labels), Check("split", "pretrain", require_rows))
+CHECKS = (
+    Check("ingest", "transfer", require_labels),
+    Check("split", "pretrain", require_rows),
+    Check("split", "transfer", require_test_labels),
+)
 
 
 def _address(given: str | None) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, create_model
 
-from ssl_tasks.config import Config, deep_merge, execution, explain, parse_override
+from ssl_tasks.config import Config, StrictLoader, deep_merge, execution, explain, parse_override
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
@@ -97,11 +97,36 @@ def load_recipe(
     data = _read(path)
     if os.environ.get(STORE_VARIABLE):
         data = {**data, "store": os.environ[STORE_VARIABLE]}
-    for text in overrides:
-        data = deep_merge(data, parse_override(text))
+    changes = _changes(overrides, recipe_model(stages or default_dag()))
+    data = deep_merge(_without_other_method(data, changes), changes)
     if store is not None:
         data = {**data, "store": store}
     return build_recipe(data, where=f"recipe {name_or_path}", stages=stages)
+
+
+def _changes(overrides: Sequence[str], model: type[Recipe]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for text in overrides:
+        change = parse_override(text)
+        for name, value in change.items():
+            info = model.model_fields.get(name)
+            is_section = info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, Config)
+            if is_section and not isinstance(value, Mapping):
+                raise RequestError(f"--set {text}: {name} is a section; set its keys, as in --set {name}.key=value")
+        changes = deep_merge(changes, change)
+    return changes
+
+
+def _without_other_method(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` without the options of its method where the changes name another: they would mean nothing to that."""
+    section, change = data.get("pretrain"), changes.get("pretrain")
+    if not isinstance(section, Mapping) or not isinstance(change, Mapping):
+        return data
+    name, wanted = (value.get("method") for value in (section, change))
+    name, wanted = (value.get("name") if isinstance(value, Mapping) else value for value in (name, wanted))
+    if wanted is None or wanted == name:
+        return data
+    return {**data, "pretrain": {key: value for key, value in section.items() if key != "method"}}
 
 
 def build_recipe(data: Mapping[str, Any], *, where: str, stages: tuple[Stage, ...] | None = None) -> Recipe:
@@ -152,24 +177,9 @@ def _find(name_or_path: str) -> Path:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice: plain YAML would silently take the later one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                problem = "a key is a mapping or a list; text with { or [ needs quotes"
-                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
 def _read(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RequestError(f"recipe {path}, line {line}: not valid YAML: {error.problem}") from error
@@ -187,7 +197,7 @@ def _share(data: Mapping[str, Any], model: type[Recipe]) -> dict[str, Any]:
     filled = dict(data)
     for name, info in model.model_fields.items():
         config = info.annotation
-        section = data.get(name) or {}  # a section whose keys are all commented out reads as null
+        section = {} if data.get(name) is None else data[name]  # one whose keys are all commented out reads as null
         if not (isinstance(config, type) and issubclass(config, Config) and isinstance(section, Mapping)):
             continue
         values = {key: shared[key] for key in SHARED_FIELDS if key in config.model_fields and shared[key] is not None}

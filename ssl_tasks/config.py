@@ -21,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_tasks.errors import RequestError
 
+PLACES = ("ingest.path", "store")
+"""Keys whose value is a place: never a number, a date or a mapping."""
+
 
 class Config(BaseModel):
     """A frozen section of a recipe; unknown keys are refused."""
@@ -89,24 +92,50 @@ def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str,
     return merged
 
 
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice: plain YAML would silently take the later one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As its parent, or a `MarkedYAMLError`."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key is a mapping or a list; text with { or [ needs quotes"
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} stands twice", problem_mark=key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
 def parse_override(text: str) -> dict[str, Any]:
     """`section.key=value` as a nested mapping; the value is read as YAML, so `[1, 2]` and `1e-3` work.
 
+    What names a place is taken as it stands, unless it is quoted or null: folders may be called `2024` or `a #1`.
+
     Raises:
-        RequestError: without `=`, with an empty key, or with a value that is not YAML.
+        RequestError: without `=`, with an empty key, or with a value that is not YAML or that YAML would cut.
     """
     key, equals, value = text.partition("=")
-    parts = key.strip().split(".")
+    key, parts = key.strip(), key.strip().split(".")
     if not equals or not all(parts):
         raise RequestError(f"--set {text}: expected section.key=value")
+    plain = not value.strip().startswith(("'", '"'))
+    if key in PLACES and plain and value.strip() not in ("", "null", "~"):
+        return _nested(parts, value)
+    if plain and " #" in value:
+        raise RequestError(f"--set {key}: YAML takes what follows # for a comment; write '{key}=\"{value}\"'")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, Loader=StrictLoader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
         raise RequestError(f"--set {key}: the value is not valid YAML: {value!r}") from error
-    nested: Any = parsed
+    return _nested(parts, parsed)
+
+
+def _nested(parts: list[str], value: Any) -> dict[str, Any]:
     for part in reversed(parts):
-        nested = {part: nested}
-    return dict(nested)
+        value = {part: value}
+    return dict(value)
 
 
 def explain(error: ValidationError, model: type[BaseModel], where: str) -> RequestError:

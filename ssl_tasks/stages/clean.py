@@ -64,28 +64,33 @@ def run(config: CleanConfig, out: Output, ingested: Artifact) -> Artifact:
     with out.writer(QUARANTINE_FILE, QUARANTINE) as writer:
         quarantine = Quarantine(writer, "clean")
         scanned = scan(ingested, modality, config, out, quarantine)
-        _hold_budget(config, quarantine, ingested.rows)
-        duplicates = find_duplicates(out, scanned, config.near_duplicates)
-        contradicting, num_conflicts = conflicts(ingested, duplicates.sets)
-        unusual = _outliers(out, scanned.kept, config.outlier_deviations)
-        flagged = heapq.merge(contradicting, unusual, key=lambda item: item[0])
-        quarantine.add_rows(ingested, modality, flagged)
+        too_many = _over_budget(config, quarantine, ingested.rows)
+        if not too_many:
+            duplicates = find_duplicates(out, scanned, config.near_duplicates)
+            contradicting, num_conflicts = conflicts(ingested, duplicates.sets)
+            unusual = _outliers(out, scanned.kept, config.outlier_deviations)
+            flagged = heapq.merge(contradicting, unusual, key=lambda item: item[0])
+            quarantine.add_rows(ingested, modality, flagged)
+    if too_many:
+        out.leave(QUARANTINE_FILE)
+        raise StageError(too_many)
     groups = connect([duplicates.equal, duplicates.near, named_pairs(ingested, scanned.kept)])
     write_groups(out, scanned.kept, scanned.keys, groups)
     rows = int(scanned.kept.sum())
     return out.artifact(rows=rows, measured=_measured(rows, quarantine, duplicates, groups, num_conflicts))
 
 
-def _hold_budget(config: CleanConfig, quarantine: Quarantine, total: int) -> None:
+def _over_budget(config: CleanConfig, quarantine: Quarantine, total: int) -> str | None:
+    """Why the stage cannot go on, where it cannot."""
     counts = quarantine.counts[REJECTED]
     rejected = counts.total()
     if rejected <= config.error_budget * total and rejected < total:
-        return
+        return None
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     advice = "" if rejected == total else "; raise clean.error_budget to go on without them"
-    raise StageError(
+    return (
         f"clean: {rejected} of {total} samples cannot be used ({reasons}); for example "
-        f"{'; '.join(quarantine.examples)}{advice}"
+        f"{'; '.join(quarantine.examples)}{advice}. All are listed by: pretextflow quarantine RUN"
     )
 
 

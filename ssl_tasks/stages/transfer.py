@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ssl_tasks.transfer.base import Context, IntArray
 
 MAX_SEED = 2**63
+MAX_SEEDS = 1000
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 T = TypeVar("T")
@@ -74,7 +75,11 @@ class TransferConfig(Config):
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, value: Any) -> Any:
-        return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if not 1 <= value <= MAX_SEEDS:
+            raise ValueError(f"a number of seeds is between 1 and {MAX_SEEDS:,}")
+        return list(range(value))
 
     @field_validator("seeds")
     @classmethod

@@ -106,6 +106,10 @@ class Output:
         with self.file(name) as path:
             path.write_text(json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False))
 
+    def leave(self, name: str) -> None:
+        """Keep a file written before where it can be read although the stage fails: until it succeeds, or gc."""
+        self.store.write_bytes(f"partial/{self.fingerprint}/{name}", self.path(name).read_bytes())
+
     def path(self, name: str) -> Path:
         """Local path of a file written before, for reading it again."""
         return self.store.local_file(f"objects/{self.fingerprint}/{self.attempt}/{name}", self.entries[name].sha256)

@@ -73,6 +73,8 @@ def test_quarantine_lists_what_a_run_rejected_and_flagged(ask: Ask, done: Execut
     folder = tmp_path / "pictures"
     ask("quarantine", done.record.run_id, *place, "--thumbnails", str(folder))
     assert [path.name for path in folder.iterdir()] == ["00000003-assign-duplicate_of_test.jpg"]
+    status, answer, _ = ask("quarantine", done.record.run_id, *place, "--thumbnails", str(folder))
+    assert (status, answer["error"].endswith("the folder is not empty; name another")) == (2, True)
     status, answer, _ = ask("quarantine", done.record.run_id, *place, "--reason", "blurred")
     assert status == 2
     assert "there are: duplicate_of_test, outlier" in answer["error"]

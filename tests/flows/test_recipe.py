@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -133,3 +134,29 @@ def test_the_built_in_recipes_are_valid_for_the_real_dag() -> None:
     assert load_recipe("images", ["ingest.path=photos"]).to_dict()["clean"]["min_side"] == 32
     with pytest.raises(RequestError, match=r"recipe images: ingest\.path: .*--set ingest\.path=photos"):
         load_recipe("images")
+
+
+@pytest.mark.parametrize("text", ["normalize=false", "normalize=", "pretrain=[]", "clean=0", "ingest=x"])
+def test_a_section_is_not_replaced_by_a_value(text: str) -> None:
+    with pytest.raises(RequestError, match=rf"--set {re.escape(text)}: \w+ is a section; set its keys"):
+        load_recipe("digits", [text])
+
+
+def test_a_section_of_a_file_may_be_empty_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("name: own\ningest: {path: builtin:digits}\nnormalize:\n")
+    assert load_recipe(str(path)).normalize.size == 32
+    path.write_text("name: own\ningest: {path: builtin:digits}\nnormalize: false\n")
+    with pytest.raises(RequestError, match="normalize"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    "overrides", [["pretrain.method.name=dae"], ["pretrain.method=dae"], ["pretrain.method={name: dae}"]]
+)
+def test_another_method_does_not_inherit_options(overrides: list[str]) -> None:
+    assert load_recipe("digits", overrides).pretrain.method.options() == {"name": "dae"}
+    more = load_recipe("digits", [*overrides, "pretrain.method.mask_rate=0.5"])
+    assert more.pretrain.method.options().get("mask_rate") == 0.5
+    same = load_recipe("digits", ["pretrain.method.name=simclr", "pretrain.method.out_dim=16"])
+    assert same.pretrain.method.options() == {"name": "simclr", "temperature": 0.2, "out_dim": 16}

@@ -59,13 +59,19 @@ def test_a_method_option_that_cannot_be_hashed_is_refused(value: object) -> None
         ("a.b=[1, 2]", {"a": {"b": [1, 2]}}),
         ("a=x=y", {"a": "x=y"}),
         ("a.b=", {"a": {"b": None}}),
+        ("ingest.path=/data/my photos #1", {"ingest": {"path": "/data/my photos #1"}}),
+        ("ingest.path=2024", {"ingest": {"path": "2024"}}),
+        ("ingest.path=/data/a: b", {"ingest": {"path": "/data/a: b"}}),
+        ("ingest.path='2024-01-01'", {"ingest": {"path": "2024-01-01"}}),
+        ("ingest.path=null", {"ingest": {"path": None}}),
+        ("a.b='x #1'", {"a": {"b": "x #1"}}),
     ],
 )
 def test_overrides(text: str, expected: dict) -> None:
     assert parse_override(text) == expected
 
 
-@pytest.mark.parametrize("text", ["a.b", "=3", "a..b=1", "a=[1", "a=2026-02-30"])
+@pytest.mark.parametrize("text", ["a.b", "=3", "a..b=1", "a=[1", "a=2026-02-30", "a.b=x #1", "a={b: 1, b: 2}"])
 def test_wrong_overrides_are_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--set"):
         parse_override(text)

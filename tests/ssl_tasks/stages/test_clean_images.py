@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageEnhance
 
@@ -301,3 +302,15 @@ def test_a_damaged_shard_is_made_anew_with_a_warning(store: Store, folder: Path,
     assert made.warning is not None
     assert "another checksum" in made.warning
     assert cleaned(store, folder, chain)["clean"].rows == 60
+
+
+def test_what_broke_the_budget_can_be_listed(store: Store, folder: Path, chain: Any) -> None:
+    for number in range(20):
+        (folder / f"bad{number:02d}.png").write_bytes(b"no picture")
+    options = {"ingest": {"path": str(folder)}, "normalize": {"size": 16}, "clean": {"error_budget": 0.1}}
+    with pytest.raises(StageError, match=r"20 of \d+ samples cannot be used .* pretextflow quarantine RUN"):
+        chain(store, options, until="clean")
+    (left,) = [
+        data for name in store.list("partial") if (data := store.read_bytes(f"partial/{name}/quarantine.parquet"))
+    ]
+    assert pq.read_table(io.BytesIO(left))["reason"].to_pylist() == ["unreadable"] * 20
