@@ -115,6 +115,13 @@ def test_a_link_to_nowhere_is_a_row_without_payload(tmp_path: Path, read: Read, 
     assert read(tmp_path).column("payload") == [b"0", b"here", b"here"]
 
 
+def test_links_that_no_system_can_follow_lead_nowhere(tmp_path: Path, read: Read) -> None:
+    fill(tmp_path, "a/1.png")
+    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "a" / "2.png")
+    (tmp_path / "a" / "3.png").symlink_to("x" * 300)
+    assert read(tmp_path).column("payload") == [b"0", None, None]
+
+
 def test_large_and_empty_files_are_whole(tmp_path: Path, read: Read) -> None:
     (tmp_path / "large.png").write_bytes(bytes(range(256)) * 50_000)
     (tmp_path / "none.png").touch()
