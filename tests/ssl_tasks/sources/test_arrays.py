@@ -228,9 +228,7 @@ def test_rows_of_a_single_one_are_classes(tmp_path: Path, read: Read, dtype: Any
     assert set(found.column("labels")) == {None}
 
 
-def test_one_row_of_two_labels_makes_all_rows_sets(
-    tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_row_of_two_labels_makes_all_rows_sets(tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "BATCH_ROWS", 2)
     np.savez(tmp_path / "x.npz", images=stack(5), labels=np.array([[1, 0], [0, 1], [1, 0], [0, 1], [1, 1]]))
     found = read(tmp_path / "x.npz")

@@ -63,6 +63,14 @@ def test_other_folders_are_classes(tmp_path: Path, read: Read, names: list[str])
     assert found.column("label") == expected
 
 
+def test_a_folder_beside_splits_that_is_none_is_refused(tmp_path: Path, read: Read) -> None:
+    fill(tmp_path, "train/a/1.png", "test/b/2.png", "extra/3.png", "more/4.png", "docs/read.txt")
+    message = r"ingest\.folders: 'test', 'train' are called as splits are, and 'extra' .* set ingest\.folders=\[label\]"
+    with pytest.raises(RequestError, match=message):
+        read(tmp_path)
+    assert read(tmp_path, folders=["label"]).column("label") == ["extra", "more", "test", "train"]
+
+
 def test_the_levels_mean_what_the_config_says(tmp_path: Path, read: Read) -> None:
     fill(tmp_path, "mnist/train/7/1.png", "usps/test/8/deep/2.png", "usps/test/3.png")
     found = read(tmp_path, folders=["domain", "split", "label"])
