@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -30,6 +31,11 @@ TARGETS = frozenset({"labels", "label", "y", "targets", "target", "arr_1"})
 BATCH_ROWS = 1024
 BATCH_BYTES = 4 << 20
 UNDER_WAY_BYTES = 32 << 20
+DAMAGED = (
+    *(OSError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile),
+    *(tokenize.TokenError, SyntaxError),  # of a header, which is a dictionary in Python's own words
+)
+"""What numpy and zipfile raise."""
 
 
 class Arrays(Source):
@@ -104,7 +110,7 @@ def _readable(path: str) -> Iterator[None]:
     """Names the file in whatever goes wrong with it."""
     try:
         yield
-    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(f"ingest.path: {path} cannot be read: {error}") from error
@@ -201,16 +207,31 @@ def _most(images: _Images) -> int:
 
 
 def _targets(stack: Stack, rows: int, where: str) -> Iterator[dict[str, Any]]:
-    """Label columns, `rows` at a time: one value a row, or in (N, K) the places of what is not zero."""
-    first = 0
+    """Label columns, `rows` at a time: one value a row, or in (N, K) the places of what is not zero.
+
+    Where each of the N rows has exactly one, they are classes and no sets of labels.
+    """
+    first, one_hot = 0, _is_one_hot(stack, rows)
     for block in stack.blocks(rows):
         if block.ndim == 2 and block.shape[1] == 1:
             block = block[:, 0]
         places = [f"{where}#{first + row}" for row in range(len(block))]
         if block.ndim == 1:
             yield role_columns({LABEL: block.tolist()}, {}, places)
+        elif one_hot:
+            yield {LABEL: [str(place) for place in block.argmax(axis=1)]}
         elif block.ndim == 2 and np.isin(block, (0, 1)).all():
             yield {LABELS: [[str(place) for place in np.flatnonzero(row)] for row in block]}
         else:
             raise RequestError(f"{where}: its labels have shape {stack.shape}; expected (N,), or (N, K) of 0 and 1")
         first += len(block)
+
+
+def _is_one_hot(stack: Stack, rows: int) -> bool:
+    """Whether every row of (N, K > 1) is 0 but for a single 1."""
+    return (
+        len(stack.shape) == 2
+        and stack.shape[1] > 1
+        and stack.dtype.kind in "buif"
+        and all(((block == 1).sum(axis=1) == 1).all() and np.isin(block, (0, 1)).all() for block in stack.blocks(rows))
+    )

@@ -18,7 +18,8 @@ class SourceConfig(Config):
     """Folder, file, or builtin:digits / builtin:cancer. Not hashed: the content is."""
     folders: Literal["auto"] | list[FolderRole] = "auto"
     """Images in folders: what each level of folders means, from the top. `auto`: [split, label] where the top folders
-    are called train, val or test, else [label]. A file that stands less deep has no such value."""
+    are called train, val or test, else [label]; refused where two are and another is not. A file that stands less deep
+    has no such value."""
     image_column: str | None = None
     """Lists and data sets: the column with the path or content; the first of the usual names where it is left out."""
     mask_column: str | None = None

@@ -83,31 +83,58 @@ def _values(name: str, levels: list[str], roles: Sequence[FolderRole]) -> list[s
 
 
 def roles_below(root: Path, suffixes: tuple[str, ...]) -> list[FolderRole]:
-    """What `folders: auto` means for a folder; looks only for one file in each of the folders at its top."""
+    """What `folders: auto` means for a folder; looks for one file in each top folder that the answer depends on.
+
+    Raises:
+        RequestError: see `roles_of`.
+    """
 
     def tops() -> Iterator[str]:
+        has_others = False
         for entry in sorted_entries(str(root)):
-            if not entry.endswith("/"):
+            name = entry.removesuffix("/")
+            if name == entry:
                 if entry.lower().endswith(suffixes):
                     yield ""
-            elif next(walk(f"{root}/{entry[:-1]}", suffixes), None) is not None:
-                yield entry[:-1]
+            elif has_others and not _is_split(name):
+                continue  # of thousands of classes, one is enough
+            elif next(walk(f"{root}/{name}", suffixes), None) is not None:
+                has_others |= not _is_split(name)
+                yield name
 
     return roles_of(tops())
 
 
-def roles_of(tops: Iterable[str]) -> list[FolderRole]:
+def roles_of(tops: Iterable[str], above: int = 0) -> list[FolderRole]:
     """[split, label] where the top folders, as far as they hold files, are called as splits are, else [label].
 
     Args:
         tops: the top folders that hold files; empty for a file that stands in none.
+        above: number of folders above them, which mean nothing.
+
+    Raises:
+        RequestError: several are called as splits are, and another is not: the rows of test would be trained on.
     """
-    loose, splits = False, set()
+    loose, splits, others = False, dict[str, None](), []
     for name in tops:
         if not name:
             loose = True
-        elif name.lower() in SPLIT_NAMES:
-            splits.add(name)
+        elif _is_split(name):
+            splits[name] = None
         else:
-            return ["label"]
-    return ["split", "label"] if len(splits) >= 2 or (splits and not loose) else ["label"]
+            others.append(name)
+    ignored: list[FolderRole] = ["ignore"] * above
+    if len(splits) >= 2 and others:
+        wanted = f"ingest.folders=[{', '.join([*ignored, 'label'])}]"
+        raise RequestError(
+            f"ingest.folders: {', '.join(map(repr, splits))} are called as splits are, and {others[0]!r} beside them "
+            f"is not; set {wanted} if all of them are classes, otherwise move {others[0]!r} elsewhere or rename it to "
+            f"{SPLIT_HINT}"
+        )
+    if others:
+        return [*ignored, "label"]
+    return [*ignored, "split", "label"] if len(splits) >= 2 or (splits and not loose) else [*ignored, "label"]
+
+
+def _is_split(name: str) -> bool:
+    return name.lower() in SPLIT_NAMES

@@ -10,6 +10,7 @@ Files are looked at in parallel, a part at a time, and only those are read that 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import os
@@ -28,6 +29,8 @@ PART_FILES = 128
 PIECE_BYTES = 4 << 20
 UNDER_WAY_BYTES = 48 << 20
 SMALL_BYTES = 1 << 20
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Why there is no file of a name: nothing stands there, a link leads in a circle, no name can be as long."""
 CHANGED = "changed while it was read; run again when it rests"
 
 
@@ -94,9 +97,11 @@ def _see(path: str, known: Seen | None) -> Seen:
         if found.st_size > SMALL_BYTES:
             return Seen(found.st_size, found.st_mtime_ns, content_hash_file(path))
         return Seen(found.st_size, found.st_mtime_ns, content_hash(_read(path, found.st_size)))
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a null byte in a name
+    except ValueError:  # a null byte in a name
         return Seen(0, 0, None)
     except OSError as error:
+        if error.errno in NOWHERE:
+            return Seen(0, 0, None)
         raise RequestError(f"ingest.path: {path} cannot be read: {error.strerror}") from error
 
 

@@ -13,6 +13,9 @@ from numpy.lib import format as npy
 
 from ssl_tasks.errors import RequestError
 
+ENCRYPTED = 0x1
+"""Of a zip member's flags."""
+
 
 class Stack:
     """An array of N rows that can be read from its begin, more than once."""
@@ -56,7 +59,7 @@ def open_npz(path: str) -> Iterator[dict[str, Stack]]:
     """The arrays of an .npz file, by name; each is unpacked as it is read.
 
     Raises:
-        RequestError: an array that is read holds Python objects, or is stored in Fortran order.
+        RequestError: an array that is read holds Python objects, or is stored in Fortran order; one is encrypted.
         ValueError, zipfile.BadZipFile: it is damaged.
     """
     with zipfile.ZipFile(path) as archive:
@@ -65,6 +68,8 @@ def open_npz(path: str) -> Iterator[dict[str, Stack]]:
 
 
 def _member(archive: zipfile.ZipFile, name: str, where: str) -> Stack:
+    if archive.getinfo(name).flag_bits & ENCRYPTED:
+        raise RequestError(f"ingest.path: {where} is encrypted; save it without a password")
     with archive.open(name) as stream:
         shape, fortran, dtype = _header(stream, where)
 

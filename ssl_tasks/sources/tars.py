@@ -11,7 +11,7 @@ from typing import Any
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.parallel import ordered_map
-from ssl_tasks.schema import LABEL, MASK, PAYLOAD, SOURCE
+from ssl_tasks.schema import LABEL, MASK, PAYLOAD, SOURCE, SPLIT_NAMES
 from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
 from ssl_tasks.sources.config import FolderRole, SourceConfig
 from ssl_tasks.sources.folders import folder_values, roles_of
@@ -64,7 +64,7 @@ class Tars(Source):
     def _folder_roles(self) -> Sequence[FolderRole] | None:
         """What folders in the tars mean; None where members beside the images say it."""
         paths = (f"{self.root}/{name}" for name in self.names(None))
-        folders = packed_folders(paths, self.suffixes)
+        folders = packed_folders(paths, self.suffixes, labelled=self.config.folders != "auto")
         for key in self.keys:
             means_nothing = (key == "folders") == (folders is None)
             if means_nothing and getattr(self.config, key) not in (None, "auto"):
@@ -177,12 +177,22 @@ def _weight(row: Row) -> int:
     return len(row[PAYLOAD]) + len(row.get(MASK) or b"")
 
 
-def packed_folders(paths: Iterable[str], suffixes: tuple[str, ...]) -> set[str] | None:
-    """The folders of the images in some tars, at most `MAX_FOLDERS`; None as soon as an image has a sidecar."""
+def packed_folders(paths: Iterable[str], suffixes: tuple[str, ...], *, labelled: bool = False) -> set[str] | None:
+    """The folders of the images in some tars, at most `MAX_FOLDERS`; None as soon as an image has a sidecar.
+
+    Args:
+        labelled: that folders are labels was said, and `.cls` files are none.
+
+    Raises:
+        RequestError: there are `.cls` files and none belongs to an image: all labels would be lost.
+    """
     folders: set[str] = set()
+    stray: str | None = None
     for path in paths:
         before, kinds = "", set[str]()
         for member in members(path):
+            if stray is None and member.name.lower().endswith(".cls"):
+                stray = f"{path}: member {member.name!r}"
             if member.key != before:
                 before, kinds = member.key, set()
             is_image = f".{member.extension}".endswith(suffixes)
@@ -192,12 +202,22 @@ def packed_folders(paths: Iterable[str], suffixes: tuple[str, ...]) -> set[str] 
                 return None
             if is_image and len(folders) < MAX_FOLDERS:
                 folders.add(os.path.dirname(member.name))
+    if stray and not labelled:
+        raise RequestError(
+            f"ingest.path: {stray} belongs to no image, and neither does another .cls; what makes a sample stands one "
+            "behind the other in one folder, under one name up to its first dot. Pack it so, or say by ingest.folders "
+            "what the folders in the tars mean"
+        )
     return folders
 
 
 def _auto_roles(folders: set[str]) -> list[FolderRole]:
-    """As for a folder on a disk; but what stands above all images is the packed folder's own name, and no label."""
+    """As for a folder on a disk; but what stands above all images is the packed folder's own name, and no label.
+
+    A folder called as a split is means the same where it is the only one.
+    """
     common = os.path.commonpath(folders) if folders else ""
-    depth = len(common.split("/")) if common else 0
-    tops = sorted({folder.split("/")[depth] if folder != common else "" for folder in folders})
-    return [*["ignore"] * depth, *roles_of(tops)]  # type: ignore[list-item]  # mypy widens the repeated literal
+    shared = common.split("/") if common else []
+    depth = next((place for place, name in enumerate(shared) if name.lower() in SPLIT_NAMES), len(shared))
+    tops = {"".join(folder.split("/")[depth : depth + 1]) for folder in folders}
+    return roles_of(sorted(tops), depth)

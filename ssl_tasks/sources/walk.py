@@ -119,7 +119,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
             return "folder"
         return "file" if entry.is_file() or entry.is_symlink() else "special"
     except OSError as error:
-        if error.errno == errno.ELOOP:  # a link in a circle leads nowhere
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):  # a link in a circle, or to no name, leads nowhere
             return "file"
         raise
 

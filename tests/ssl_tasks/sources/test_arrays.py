@@ -217,3 +217,38 @@ def test_an_array_that_changes_while_it_is_read_is_refused(
     os.utime(tmp_path / "x.npy", (1, 1))
     with pytest.raises(StageError, match=r"x\.npy changed while it was read"):
         list(samples)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.bool_, np.float32])
+def test_rows_of_a_single_one_are_classes(tmp_path: Path, read: Read, dtype: Any) -> None:
+    hot = np.eye(3, dtype=dtype)[[2, 0, 1, 1]]
+    np.savez(tmp_path / "x.npz", images=stack(4), labels=hot)
+    found = read(tmp_path / "x.npz")
+    assert found.column("label") == ["2", "0", "1", "1"]
+    assert set(found.column("labels")) == {None}
+
+
+def test_one_row_of_two_labels_makes_all_rows_sets(tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "BATCH_ROWS", 2)
+    np.savez(tmp_path / "x.npz", images=stack(5), labels=np.array([[1, 0], [0, 1], [1, 0], [0, 1], [1, 1]]))
+    found = read(tmp_path / "x.npz")
+    assert found.column("labels") == [["0"], ["1"], ["0"], ["1"], ["0", "1"]]
+    assert set(found.column("label")) == {None}
+
+
+def test_a_damaged_header_is_refused_by_the_files_name(tmp_path: Path, read: Read) -> None:
+    np.save(tmp_path / "x.npy", stack(3))
+    data = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "x.npy").write_bytes(data.replace(b"), }", b"(, }"))
+    with pytest.raises(RequestError, match=r"x\.npy cannot be read"):
+        read(tmp_path / "x.npy")
+
+
+def test_an_encrypted_npz_is_refused_by_its_name(tmp_path: Path, read: Read) -> None:
+    np.savez(tmp_path / "x.npz", images=stack(3))
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    for mark, flags in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        data[data.index(mark) + flags] |= 1
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(RequestError, match=r"x\.npz: images\.npy is encrypted"):
+        read(tmp_path / "x.npz")

@@ -63,6 +63,14 @@ def test_other_folders_are_classes(tmp_path: Path, read: Read, names: list[str])
     assert found.column("label") == expected
 
 
+def test_a_folder_beside_splits_that_is_none_is_refused(tmp_path: Path, read: Read) -> None:
+    fill(tmp_path, "train/a/1.png", "test/b/2.png", "extra/3.png", "more/4.png", "docs/read.txt")
+    message = r"ingest\.folders: 'test', 'train' are called as splits are, and 'extra' .* set ingest\.folders=\[label\]"
+    with pytest.raises(RequestError, match=message):
+        read(tmp_path)
+    assert read(tmp_path, folders=["label"]).column("label") == ["extra", "more", "test", "train"]
+
+
 def test_the_levels_mean_what_the_config_says(tmp_path: Path, read: Read) -> None:
     fill(tmp_path, "mnist/train/7/1.png", "usps/test/8/deep/2.png", "usps/test/3.png")
     found = read(tmp_path, folders=["domain", "split", "label"])
@@ -113,6 +121,13 @@ def test_a_link_to_nowhere_is_a_row_without_payload(tmp_path: Path, read: Read, 
     (tmp_path / "nowhere").write_bytes(b"here")
     assert open_at(tmp_path).listing_hash() != before
     assert read(tmp_path).column("payload") == [b"0", b"here", b"here"]
+
+
+def test_links_that_no_system_can_follow_lead_nowhere(tmp_path: Path, read: Read) -> None:
+    fill(tmp_path, "a/1.png")
+    (tmp_path / "a" / "2.png").symlink_to(tmp_path / "a" / "2.png")
+    (tmp_path / "a" / "3.png").symlink_to("x" * 300)
+    assert read(tmp_path).column("payload") == [b"0", None, None]
 
 
 def test_large_and_empty_files_are_whole(tmp_path: Path, read: Read) -> None:

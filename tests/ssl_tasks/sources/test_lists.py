@@ -183,6 +183,17 @@ def test_a_listed_file_that_is_not_there_is_a_row_without_payload(
     assert found.facts["missing"] == {"payload": 5}
 
 
+def test_a_listed_name_that_no_system_can_have_is_a_row_without_payload(
+    tmp_path: Path, pictures: Path, read: Read
+) -> None:
+    (pictures / "circle.png").symlink_to(pictures / "circle.png")
+    names = ["pictures/0.png", f"pictures/{'x' * 300}.png", "pictures/circle.png"]
+    (tmp_path / "list.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    found = read(tmp_path / "list.csv")
+    assert [payload is None for payload in found.column("payload")] == [False, True, True]
+    assert found.facts["missing"] == {"payload": 2}
+
+
 def test_the_hash_follows_the_list_and_the_files_that_it_names(
     tmp_path: Path, pictures: Path, open_at: Any, png: PNG
 ) -> None:

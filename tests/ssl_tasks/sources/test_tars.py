@@ -96,6 +96,8 @@ def test_a_member_that_stands_twice_is_read_twice(tmp_path: Path, read: Read, pn
         (["set/cat/1.png", "set/dog/1.png"], ["ignore", "label"], ["cat", "dog"]),
         (["set/1.png", "set/2.png"], ["ignore", "label"], [None, None]),
         (["1.png", "2.png"], ["label"], [None, None]),
+        (["train/cat/1.png", "train/dog/1.png"], ["split", "label"], ["cat", "dog"]),
+        (["set/train/cat/1.png", "set/train/cat/2.png"], ["ignore", "split", "label"], ["cat", "cat"]),
     ],
 )
 def test_a_packed_folder_is_read_like_a_folder(
@@ -108,7 +110,30 @@ def test_a_packed_folder_is_read_like_a_folder(
     assert found.column("payload") == [name.encode() for name in names if name.endswith("png")]
     assert found.facts["ignored"] == ({".txt": 1} if "set/README.txt" in names else {})
     if "split" in roles:
-        assert found.column("split") == ["train", "test"]
+        assert found.column("split") == ["train", "test" if "test/dog" in names[1] else "train"]
+
+
+def test_a_folder_beside_packed_splits_that_is_none_is_refused(tmp_path: Path, read: Read) -> None:
+    pack(tmp_path / "x.tar", {f"set/{name}/1.png": b"1" for name in ("train", "test", "extra")})
+    with pytest.raises(RequestError, match=r"'test', 'train' .* 'extra' .* ingest\.folders=\[ignore, label\]"):
+        read(tmp_path / "x.tar")
+
+
+@pytest.mark.parametrize(
+    ("names", "first"),
+    [
+        (["scan.01.png", "scan.01.cls", "scan.02.png", "scan.02.cls"], r"scan\.01\.cls"),
+        (["images/0.png", "images/1.png", "labels/0.cls", "labels/1.cls"], r"labels/0\.cls"),
+        (["0.png", "1.png", "0.cls", "1.cls"], r"0\.cls"),
+    ],
+)
+def test_labels_that_belong_to_no_image_are_refused_and_not_lost(
+    tmp_path: Path, read: Read, names: list[str], first: str
+) -> None:
+    pack(tmp_path / "x.tar", dict.fromkeys(names, b"1"))
+    with pytest.raises(RequestError, match=rf"x\.tar: member '{first}' belongs to no image"):
+        read(tmp_path / "x.tar")
+    assert set(read(tmp_path / "x.tar", folders=["group"]).column("label")) == {None}
 
 
 def test_the_config_says_what_packed_folders_mean(tmp_path: Path, read: Read) -> None:
