@@ -56,14 +56,14 @@ def _create(name: str, channels: int, sized: Mapping[str, Any], *, any_size: boo
     if any_size:
         state = torch.get_rng_state()
         try:
-            flexible: nn.Module = timm.create_model(name, dynamic_img_size=True, **options)
-            return flexible
+            dynamic: nn.Module = timm.create_model(name, dynamic_img_size=True, **options)
+            return dynamic
         except TypeError as error:
             if "dynamic_img_size" not in str(error):
                 raise
             torch.set_rng_state(state)
-    fixed: nn.Module = timm.create_model(name, **options)
-    return fixed
+    backbone: nn.Module = timm.create_model(name, **options)
+    return backbone
 
 
 def _require_side(backbone: nn.Module, name: str, input_shape: tuple[int, ...], key: str, side: int) -> None:

@@ -1,15 +1,21 @@
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests_planted import planted
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.materialize import materialize
+from ssl_tasks.policy import Policy, Views
 from ssl_tasks.schema import TRANSFER
+from ssl_tasks.stages import transfer as stage
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
 from ssl_tasks.transfer.tables import COMPARISONS, PREDICTIONS
@@ -140,3 +146,17 @@ def test_versions_are_those_of_the_strategies_that_run() -> None:
     versions = STAGE.versions(TransferConfig(strategies=("knn",)))
     assert set(versions) == {"transfer", "transfer.knn", "transfer.from_scratch"}
     assert set(STAGE.versions(TransferConfig(strategies=()))) == {"transfer"}
+
+
+def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
+    store: Store, shapes: Path, chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections = {"ingest": {"path": str(shapes)}, "clean": {"near_duplicates": None}, "normalize": {"size": 32}}
+    normalized = chain(store, sections | {"augment": {"size": 16}})["normalize"]
+    info = {"backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
+    pretrained: Any = SimpleNamespace(json=lambda name: info)
+    policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
+    monkeypatch.setattr(stage, "_policy", lambda pretrain: policy)
+    context = stage._context(TransferConfig(), normalized, pretrained, threading.Event())
+    views = context.augment(context.payload(np.arange(2)), torch.arange(2))
+    assert context.build(0)(context.to_input(views)).shape == (2, 192)
