@@ -59,6 +59,7 @@ def test_every_listed_method_says_what_it_is(case):
     found = spec(case[0])
     assert found.name == case[0]
     assert found.paper
+    assert found.family
     config = found.config(name=found.name)
     with pytest.raises(ValueError, match="name"):
         found.config(name="another")
@@ -77,7 +78,7 @@ def test_forward_gives_a_finite_scalar_and_detached_scalars_whose_gradient_reach
             assert value.shape == (), key
             assert value.requires_grad == (key == "loss"), key
         output["loss"].backward()
-    silent = [name for name, p in method.named_parameters() if p.grad is None]
+    silent = [name for name, p in method.named_parameters() if p.grad is None and p.requires_grad]
     assert silent == []  # DDP waits for every parameter's gradient
     assert sum(float(p.grad.abs().sum()) for p in method.backbone.parameters()) > 0
 
@@ -151,7 +152,7 @@ def test_float64_stays_float64(case):
     loss = loss_of(wide, make_batch(*case, dtype=torch.float64))
     assert loss.dtype == torch.float64
     loss.backward()
-    assert all(p.grad.dtype == torch.float64 for p in wide.parameters())
+    assert all(p.grad.dtype == torch.float64 for p in wide.parameters() if p.requires_grad)
     # not equal: float64 draws its noise with more bits, so single entries may be masked in one and not in the other
     assert loss.item() == pytest.approx(loss_of(narrow, make_batch(*case)).item(), rel=0.3)
 
