@@ -25,7 +25,7 @@ class SimSiamConfig(MethodConfig):
     predictor_dim: int = Field(512, ge=1)
     """The predictor's hidden layer: a bottleneck (appendix B)."""
     stop_gradient: bool = True
-    """Without it the features collapse (section 4.1, figure 2), and the run is stopped: for demonstration."""
+    """Without it the projections collapse (section 4.1, figure 2): for demonstration."""
 
 
 def negative_cosine(predicted: Tensor, target: Tensor) -> Tensor:
