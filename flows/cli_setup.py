@@ -20,22 +20,26 @@ Timezone = Annotated[str, typer.Option("--timezone", metavar="NAME", help="Of th
 
 
 def methods(json: Json = False, verbose: Verbose = False) -> None:
-    """List the pretext methods, with their modalities and papers."""
+    """List the pretext methods by family, with their modalities and papers."""
     from ssl_tasks.methods import names, spec
 
     with reporting(json=json, verbose=verbose, empty={"methods": []}) as out:
         with imports():
-            specs = [spec(name) for name in names()]
+            specs = sorted((spec(name) for name in names()), key=lambda found: (found.family, found.name))
         print_table(
             out.console,
-            ["method", "modalities", "version", "paper"],
-            [[found.name, ", ".join(found.modalities), str(found.version), found.paper] for found in specs],
+            ["family", "method", "modalities", "version", "paper"],
+            [
+                [found.family, found.name, ", ".join(found.modalities), str(found.version), found.paper]
+                for found in specs
+            ],
         )
         out.result(
             {
                 "methods": [
                     {
                         "name": found.name,
+                        "family": found.family,
                         "modalities": list(found.modalities),
                         "version": found.version,
                         "paper": found.paper,

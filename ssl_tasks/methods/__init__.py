@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 METHODS = {
     "simclr": ("ssl_tasks.methods.simclr", 1),
+    "moco": ("ssl_tasks.methods.moco", 1),
+    "byol": ("ssl_tasks.methods.byol", 1),
+    "simsiam": ("ssl_tasks.methods.simsiam", 1),
+    "barlow_twins": ("ssl_tasks.methods.barlow_twins", 1),
+    "vicreg": ("ssl_tasks.methods.vicreg", 1),
+    "rotation": ("ssl_tasks.methods.rotation", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }

@@ -9,10 +9,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
+
+CONSTANT_RATE = "constant_rate"
+"""True in a parameter group whose learning rate stays at its peak after the warm-up."""
 
 
 class MethodConfig(Config):
@@ -87,9 +91,20 @@ class Method(nn.Module):
         """Called after each optimizer step with the share of training that is done: teachers, queues."""
 
     def param_groups(self, phase: str) -> list[dict[str, Any]]:
-        """What the phase's optimizer moves; biases and norms without weight decay."""
+        """What the phase's optimizer moves; biases and norms without weight decay. See also `CONSTANT_RATE`."""
         decay, plain = split_decay(self.named_parameters())
         return [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def length_from_checkpoint(module: nn.Module, name: str) -> None:
+    """Let a checkpoint bring the buffer `name` in whatever length it was saved with."""
+
+    def fit(owner: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+        stored = state.get(f"{prefix}{name}")
+        if stored is not None:
+            setattr(owner, name, torch.empty_like(stored).to(getattr(owner, name)))
+
+    module.register_load_state_dict_pre_hook(fit)  # type: ignore[no-untyped-call]  # untyped in torch
 
 
 def refuse_coupled(method: type[Method], accumulate: int) -> None:
@@ -123,6 +138,8 @@ class MethodSpec:
     config: type[MethodConfig]
     method: type[Method]
     modalities: tuple[str, ...]
+    family: str
+    """What the method learns from, in a few words: the listing is ordered by it."""
     paper: str
     """Title and arXiv number or venue."""
     version: int = 1

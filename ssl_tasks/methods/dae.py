@@ -105,5 +105,6 @@ SPEC = MethodSpec(
     config=DAEConfig,
     method=DAE,
     modalities=("image", "tabular"),
+    family="reconstruction",
     paper="Stacked Denoising Autoencoders, Journal of Machine Learning Research 11 (2010), 3371-3408",
 )

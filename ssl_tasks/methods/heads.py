@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-def projection_head(num_features: int, hidden_dim: int, out_dim: int) -> nn.Sequential:
-    """SimCLR's head (arXiv 2002.05709, section 2.1, batch norm as in its code): (B, num_features) -> (B, out_dim)."""
-    return nn.Sequential(
-        nn.Linear(num_features, hidden_dim, bias=False),
-        nn.BatchNorm1d(hidden_dim),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden_dim, out_dim, bias=False),
-        nn.BatchNorm1d(out_dim),
-    )
+def bn_mlp(*widths: int, last: Literal["bare", "norm", "plain norm"] = "bare") -> nn.Sequential:
+    """The heads of the joint-embedding papers: (B, widths[0]) -> (B, widths[-1]).
+
+    Linear layers with batch norm and ReLU between each two. After the last: nothing, batch norm, or batch norm
+    without weight and bias. Linear layers before a batch norm have no bias, which it would take away again.
+    """
+    layers: list[nn.Module] = []
+    for number, (num_in, num_out) in enumerate(pairwise(widths), start=2):
+        inner = number < len(widths)
+        layers.append(nn.Linear(num_in, num_out, bias=not inner and last == "bare"))
+        if inner or last != "bare":
+            layers.append(nn.BatchNorm1d(num_out, affine=inner or last == "norm"))
+        if inner:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
 
 
 def mlp(*widths: int) -> nn.Sequential:

@@ -6,7 +6,7 @@ pretrain: {method: {name: scarf, corruption_rate: 0.6}}
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, TrainStats, ViewSpec
+from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, TrainStats, ViewSpec, length_from_checkpoint
 from ssl_tasks.methods.heads import mlp
 from ssl_tasks.randomness import uniform
 from ssl_tasks.training.collectives import gather_with_grad, rank
@@ -85,7 +85,7 @@ class Scarf(Method):
             )
         self.head = mlp(self.num_features, config.hidden_dim, config.hidden_dim)
         self.register_buffer("marginal", torch.empty(0, num_columns))
-        self.register_load_state_dict_pre_hook(_fit_marginal)  # type: ignore[no-untyped-call]  # untyped in torch
+        length_from_checkpoint(self, "marginal")
 
     def prepare(self, stats: TrainStats) -> None:
         """Keep the train sample: its columns are the empirical marginals."""
@@ -100,17 +100,11 @@ class Scarf(Method):
         return {"loss": loss, "contrast_accuracy": accuracy}
 
 
-def _fit_marginal(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
-    """Room for the stored sample, whose number of rows only the checkpoint knows."""
-    stored = state.get(f"{prefix}marginal")
-    if isinstance(module, Scarf) and stored is not None:
-        module.marginal = torch.empty_like(stored, dtype=module.marginal.dtype, device=module.marginal.device)
-
-
 SPEC = MethodSpec(
     name="scarf",
     config=ScarfConfig,
     method=Scarf,
     modalities=("tabular",),
+    family="contrastive",
     paper="SCARF: Self-Supervised Contrastive Learning using Random Feature Corruption, arXiv 2106.15147",
 )

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
-from ssl_tasks.methods.heads import projection_head
+from ssl_tasks.methods.heads import bn_mlp
 from ssl_tasks.training.collectives import gather_with_grad, rank
 
 
@@ -64,7 +64,8 @@ class SimCLR(Method):
     def __init__(self, config: SimCLRConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)
         self.temperature = config.temperature
-        self.head = projection_head(self.num_features, config.hidden_dim or self.num_features, config.out_dim)
+        # batch norm as in the paper's code
+        self.head = bn_mlp(self.num_features, config.hidden_dim or self.num_features, config.out_dim, last="norm")
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, and `contrast_accuracy`: how often the other view is the nearest of all candidates."""
@@ -78,5 +79,6 @@ SPEC = MethodSpec(
     config=SimCLRConfig,
     method=SimCLR,
     modalities=("image",),
+    family="contrastive",
     paper="A Simple Framework for Contrastive Learning of Visual Representations, arXiv 2002.05709",
 )

@@ -24,6 +24,12 @@ def rank() -> int:
     return distributed.get_rank() if world_size() > 1 else 0
 
 
+def my_columns(num_columns: int) -> slice:
+    """This rank's share of `num_columns` columns, for losses whose work can be shared out that way."""
+    ranks, mine = world_size(), rank()
+    return slice(mine * num_columns // ranks, (mine + 1) * num_columns // ranks)
+
+
 def gather_with_grad(x: Tensor) -> Tensor:
     """All ranks' rows in rank order: (B, ...) -> (world * B, ...).
 

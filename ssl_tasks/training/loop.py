@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, distributed
 
 from ssl_tasks.errors import StageError
-from ssl_tasks.methods.base import Batch
+from ssl_tasks.methods.base import CONSTANT_RATE, Batch
 from ssl_tasks.training import optim
 from ssl_tasks.training.checkpoints import Checkpoints, State
 from ssl_tasks.training.health import Watchdog
@@ -146,8 +146,9 @@ class Trainer:
         total, config = self.job.total_steps, self.config.optimizer
         warmup = round(config.warmup_fraction * total)
         rate = optim.lr_at(self.step, total, warmup, config.lr, config.final_fraction)
+        constant = optim.lr_at(min(self.step, warmup), total, warmup, config.lr)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = constant if group.get(CONSTANT_RATE) else rate
         return rate
 
     def _log(self, rate: float, logged: dict[str, Tensor]) -> None:

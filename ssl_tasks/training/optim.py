@@ -98,6 +98,13 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     return norm
 
 
+@torch.no_grad()
+def average_into(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """average <- decay * average + (1 - decay) * module, parameter by parameter."""
+    for kept, current in zip(average.parameters(), module.parameters(), strict=True):
+        kept.lerp_(current.to(kept.dtype), 1.0 - decay)
+
+
 class Ema(nn.Module):
     """A moving average of a module's parameters; buffers are copied.
 
@@ -117,7 +124,6 @@ class Ema(nn.Module):
     def update(self, module: nn.Module, step: int) -> None:
         """Take in the weights of `module` after step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        for average, current in zip(self.averaged.parameters(), module.parameters(), strict=True):
-            average.lerp_(current.to(average.dtype), 1.0 - decay)
+        average_into(self.averaged, module, decay)
         for kept, buffer in zip(self.averaged.buffers(), module.buffers(), strict=True):
             kept.copy_(buffer)

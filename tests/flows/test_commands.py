@@ -196,9 +196,13 @@ def test_a_folder_that_is_no_store_is_refused(
     assert "holds something else" in answer.get("error", seen)
 
 
-def test_methods_lists_names_and_papers(ask: Ask) -> None:
-    status, answer, _ = ask("methods")
+def test_methods_lists_names_and_papers_by_family(ask: Ask) -> None:
+    status, answer, seen = ask("methods")
     assert status == 0
+    listed = [(method["family"], method["name"]) for method in answer["methods"]]
+    assert listed == sorted(listed)
+    assert {("contrastive", "moco"), ("redundancy reduction", "vicreg"), ("reconstruction", "dae")} <= set(listed)
+    assert "family" in seen
     methods = {method["name"]: method for method in answer["methods"]}
     assert {"simclr", "dae", "scarf"} <= set(methods)
     assert "2002.05709" in methods["simclr"]["paper"]

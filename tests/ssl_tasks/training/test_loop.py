@@ -26,6 +26,7 @@ from ssl_tasks.training.views import make_views, to_batch
 
 RECIPES: dict[str, dict[str, Any]] = {
     "simclr": {"method": "simclr", "backbone": "test_resnet"},
+    "moco": {"method": {"name": "moco", "queue_size": 50}, "backbone": "test_resnet"},
     "dae": {"method": "dae", "backbone": "test_resnet"},
     "scarf": {"method": "scarf", "backbone": "mlp:32x2", "modality": "tabular"},
 }

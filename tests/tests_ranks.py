@@ -1,0 +1,92 @@
+"""What the tests of methods share: a loss and its gradient against a naive one, one step in two ranks against one."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ssl_tasks.methods.base import Batch, Method, MethodSpec, TrainStats
+from ssl_tasks.training.collectives import convert_sync_batchnorm, rank, world_size
+
+NUM_ROWS = 8
+SHAPE = (2, 6, 6)
+
+
+def rows(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+class TinyConv(nn.Module):
+    """A convolution with batch norm, pooled."""
+
+    num_features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 2), nn.BatchNorm2d(6)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x).relu().mean((2, 3))
+
+
+def tiny(spec: MethodSpec, num_rows: int = 40, **options: Any) -> Method:
+    """The method in float64 on `TinyConv`, prepared for `num_rows` train rows."""
+    torch.manual_seed(0)
+    method = spec.method(spec.config(name=spec.name, **options), TinyConv(), SHAPE)
+    method.prepare(TrainStats(num_rows, torch.zeros(1, *SHAPE)))
+    return method.double()
+
+
+def tiny_batch(method: Method) -> Batch:
+    """This rank's rows of one batch."""
+    mine = slice(rank() * NUM_ROWS // world_size(), (rank() + 1) * NUM_ROWS // world_size())
+    views = [rows(NUM_ROWS, *SHAPE, seed=1 + number)[mine] for number in range(len(method.views.policies))]
+    return Batch(views, torch.arange(NUM_ROWS)[mine], torch.arange(NUM_ROWS)[mine])
+
+
+def one_step(spec: MethodSpec, **options: Any) -> dict[str, Tensor]:
+    """Scalars, gradients as DDP averages them, and what `after_step` leaves after a step of plain SGD."""
+    method = tiny(spec, **options)
+    batch = tiny_batch(method)
+    module = convert_sync_batchnorm(method, "cpu")
+    if world_size() > 1:
+        module = DistributedDataParallel(module, broadcast_buffers=False)
+    output = module(batch, "main")
+    output["loss"].backward()
+    results = {f"mean {name}": value.detach().double() for name, value in output.items()}
+    trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            results[f"grad {name}"] = parameter.grad.clone()
+            parameter -= 0.1 * parameter.grad
+    method.after_step(0.5)
+    results |= {f"teacher {name}": p.detach() for name, p in method.named_parameters() if name not in trained}
+    return results | {f"buffer {name}": b for name, b in method.named_buffers()}
+
+
+def assert_ranks_agree(alone: dict[str, Tensor], ranks: list[dict[str, Tensor]]) -> None:
+    """Two ranks' `one_step` is that of one: means over ranks for scalars, all else on each rank, bit for bit."""
+    first, second = ranks
+    for key, expected in alone.items():
+        mean = key.startswith("mean ")
+        found = (first[key] + second[key]) / 2 if mean else first[key]
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
+        assert mean or torch.equal(first[key], second[key]), key
+    assert not torch.equal(first["mean loss"], second["mean loss"])
+
+
+def assert_same_loss_and_gradients(
+    ours: Callable[..., Tensor], naive: Callable[..., Tensor], inputs: list[Tensor]
+) -> None:
+    """Both losses and their gradients with respect to every input, in float64."""
+    mine, theirs = ([z.detach().clone().requires_grad_() for z in inputs] for _ in range(2))
+    loss, expected = ours(*mine), naive(*theirs)
+    loss.backward()
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-10, atol=1e-12)
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-10, atol=1e-12)
