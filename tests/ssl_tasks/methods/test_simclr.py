@@ -3,7 +3,8 @@
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from tests_ranks import TinyConv, rows
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_tasks.methods.base import Batch
@@ -23,10 +24,6 @@ def naive_nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
         return -torch.log(torch.exp(similarity(i, j) / temperature) / sum(others))
 
     return sum(ell(2 * k, 2 * k + 1) + ell(2 * k + 1, 2 * k) for k in range(len(z1))) / len(z)
-
-
-def rows(*shape: int, seed: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
@@ -60,21 +57,6 @@ def test_wrong_values_are_refused_by_key(field, value):
     with pytest.raises(ValidationError) as caught:
         SimCLRConfig(name="simclr", **{field: value})
     assert caught.value.errors()[0]["loc"] == (field,)
-
-
-class TinyConv(nn.Module):
-    """A convolution with batch norm, pooled."""
-
-    num_features = 6
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 6, 2), nn.BatchNorm2d(6)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x).relu().mean((2, 3))
 
 
 def loss_and_gradients() -> dict[str, Tensor]:
