@@ -124,7 +124,7 @@ class _Words:
         if outcome == "helped":
             return f"Pretraining helped: {both}{self._harm(line, lines)}."
         if outcome == "partly":
-            return f"Pretraining improved the encoder; {self._open(line, lines)}: {both}{self._harm(line, lines)}."
+            return f"Pretraining improved the encoder; {self._open(lines)}: {both}{self._harm(line, lines)}."
         if outcome == "worse":
             return f"Pretraining did not help, it did harm: {reached}, {random}."
         if outcome == "no_gain":
@@ -135,16 +135,29 @@ class _Words:
             )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
+        if judge(line, "") == "better":
+            return (
+                f"Pretraining improved the encoder; whether by the {points(self.margin)} that matter, the test cannot "
+                f"tell: {reached}, {random}."
+            )
         return f"No evidence that pretraining helped, and none against it: {reached}, {random}; the test cannot tell."
 
-    def _open(self, line: Line, lines: list[Line]) -> str:
-        """What the comparison with training from scratch says, where the encoder did not beat both at one budget."""
-        if line["label_fraction"] in self.early and judge(line, "scratch_") == "better":
-            return "training from scratch is no measure of it, since it had not converged in transfer.scratch.steps"
-        if any(judge(other, "scratch_") == "worse" for other in lines):
-            return "training from scratch was better"
-        if any(_beats(other, "scratch_", self.margin) for other in lines):
+    def _open(self, lines: list[Line]) -> str:
+        """What the comparisons with training from scratch say, at all budgets, where the encoder helped at none."""
+        better = [other for other in lines if judge(other, "scratch_") == "better"]
+        fair = [other for other in better if other["label_fraction"] not in self.early]
+        worse = [other for other in lines if judge(other, "scratch_") == "worse"]
+        if worse:
+            return f"training from scratch was better with {_budgets(worse)}"
+        if any(_beats(other, "scratch_", self.margin) for other in fair):
             return "it beat the untrained network and training from scratch, but not both at one label budget"
+        if fair:
+            return f"its gain over training from scratch with {_budgets(fair)} is below {points(self.margin)}"
+        if better:
+            return (
+                "it beat the untrained network, and training from scratch had not converged within "
+                f"transfer.scratch.steps with {_budgets(better)}, so that comparison is open"
+            )
         return "whether that is more than training from scratch gives, the test cannot tell"
 
     def _harm(self, said: Line, lines: list[Line]) -> str:
@@ -159,6 +172,8 @@ class _Words:
 
     def detail(self, line: Line) -> str:
         random, scratch = (JUDGEMENTS[judge(line, prefix)] for prefix in ("", "scratch_"))
+        if scratch == "better" and line["label_fraction"] in self.early:
+            scratch = JUDGEMENTS["open"]
         return (
             f"With {labels(line)}: {percent(line['pretrained'])}. Against the untrained network {interval(line, '')}: "
             f"{random}. Against training from scratch{self._weak(line)} {interval(line, 'scratch_')}: {scratch}."
@@ -173,6 +188,11 @@ def labels(line: Line) -> str:
     if line["label_fraction"] == 1.0:
         return f"all labels ({line['num_labels']:,})"
     return f"{line['label_fraction'] * 100:g}% of the labels ({line['num_labels']:,})"
+
+
+def _budgets(lines: Sequence[Line]) -> str:
+    """`1% of the labels (13) and all labels (1,258)`."""
+    return " and ".join(labels(line) for line in lines)
 
 
 def percent(value: float) -> str:

@@ -89,4 +89,4 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
     )
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=2)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=3)

@@ -33,13 +33,29 @@ def verdict(*lines: Any, groups: int = 200) -> Any:
             "partly",
             "Pretraining improved the encoder; whether that is more than training from scratch gives, the test cannot",
         ),
-        ([line(0.1, BETTER, WORSE)], "partly", "Pretraining improved the encoder; training from scratch was better:"),
+        (
+            [line(0.1, BETTER, WORSE)],
+            "partly",
+            "Pretraining improved the encoder; training from scratch was better with 10% of the labels (100):",
+        ),
+        (
+            [line(0.01, BETTER, OPEN), line(0.1, OPEN, BETTER), line(1.0, OPEN, WORSE)],
+            "partly",
+            "Pretraining improved the encoder; training from scratch was better with all labels (1,000): with 1% of",
+        ),
+        (
+            [line(0.1, BETTER, SLIGHT)],
+            "partly",
+            "Pretraining improved the encoder; its gain over training from scratch with 10% of the labels (100) is "
+            "below 1.0 points:",
+        ),
         (
             [line(0.01, BETTER, OPEN), line(1.0, OPEN, BETTER)],
             "partly",
             "Pretraining improved the encoder; it beat the untrained network and training from scratch, but not both",
         ),
         ([line(0.1, SLIGHT, SLIGHT)], "no_gain", "No evidence that pretraining helped: at no label budget"),
+        ([line(0.1, (0.6, 0.1, 1.5), BETTER)], "undecided", "Pretraining improved the encoder; whether by the 1.0"),
         ([line(0.1, WORSE, BETTER)], "worse", "Pretraining did not help, it did harm"),
         ([line(0.1, NIL, BETTER)], "no_gain", "No evidence that pretraining helped: at no label budget"),
         ([line(0.1, OPEN, BETTER)], "undecided", "No evidence that pretraining helped, and none against it"),
@@ -87,8 +103,27 @@ def test_a_baseline_that_had_not_converged_cannot_be_beaten() -> None:
     assert ["not converged" in detail for detail in found.details] == [True, True]
     weak = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.01": 0.9, "0.1": 0.9, "1": 0.5})
     assert weak.outcome == "partly"
-    assert "training from scratch is no measure of it, since it had not converged in transfer.scratch" in weak.sentence
+    assert (
+        "it beat the untrained network, and training from scratch had not converged within transfer.scratch.steps with "
+        "1% of the labels (10) and 10% of the labels (100), so that comparison is open:"
+    ) in weak.sentence
     assert weak.sentence.endswith("from scratch on the same labels (which had not converged).")
+    assert weak.details[0].endswith("(which had not converged) +10.0 points (95% interval +7.0 to +13.0): undecided.")
+
+
+@pytest.mark.parametrize("last", [line(1.0, OPEN, BETTER), line(1.0, BETTER, BETTER)])
+def test_a_baseline_that_had_not_converged_is_not_beaten_at_another_budget_either(last: Any) -> None:
+    found = decide([line(0.1, BETTER, OPEN), last], margin=0.01, test_groups=99, method="m", fitted={"1": 0.5})
+    assert found.outcome == "partly"
+    assert "scratch had not converged within transfer.scratch.steps with all labels (1,000), so that" in found.sentence
+    assert "not both" not in found.sentence
+
+
+def test_where_from_scratch_was_better_is_said_before_that_another_had_not_converged() -> None:
+    lines = [line(0.01, BETTER, BETTER), line(1.0, BETTER, WORSE)]
+    found = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.01": 0.5})
+    assert found.sentence.startswith("Pretraining improved the encoder; training from scratch was better with all")
+    assert "with all labels (1,000) it was worse than from scratch, \N{MINUS SIGN}9.0 points" in found.sentence
 
 
 def test_only_the_first_strategy_speaks() -> None:
@@ -98,9 +133,10 @@ def test_only_the_first_strategy_speaks() -> None:
 
 
 def test_few_test_groups_decide_nothing() -> None:
-    found = verdict(line(0.1, BETTER, BETTER), groups=5)
+    assert verdict(line(0.1, BETTER, BETTER), groups=20).outcome == "helped"
+    found = verdict(line(0.1, BETTER, BETTER), groups=19)
     assert found.outcome == "too_few"
-    assert found.sentence.startswith("Too few test groups (5) for an answer: with 10% of the labels")
+    assert found.sentence.startswith("Too few test groups (19) for an answer: with 10% of the labels")
 
 
 def test_no_minus_zero() -> None:

@@ -79,7 +79,7 @@ def test_planted_signal_gives_the_verdict_that_it_helped(store: Store) -> None:
 def test_a_baseline_that_was_stopped_early_is_no_measure(store: Store) -> None:
     found, html = made_report(store)
     assert found.measured["outcome"] == "partly"
-    assert "since it had not converged in transfer.scratch.steps" in " ".join(Page(html).text.split())
+    assert "had not converged within transfer.scratch.steps" in " ".join(Page(html).text.split())
 
 
 def test_equal_embeddings_give_no_evidence(store: Store) -> None:
