@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin
@@ -123,13 +124,22 @@ def parse_override(text: str) -> dict[str, Any]:
     plain = not value.strip().startswith(("'", '"'))
     if key in PLACES and plain and value.strip() not in ("", "null", "~"):
         return _nested(parts, value)
-    if plain and " #" in value:
-        raise RequestError(f"--set {key}: YAML takes what follows # for a comment; write '{key}=\"{value}\"'")
     try:
-        parsed = yaml.load(value, Loader=StrictLoader)
+        parsed, is_cut = yaml.load(value, Loader=StrictLoader), _has_comment(value)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
-        raise RequestError(f"--set {key}: the value is not valid YAML: {value!r}") from error
+        problem = f" ({error.problem})" if isinstance(error, yaml.MarkedYAMLError) else ""
+        raise RequestError(f"--set {key}: the value is not valid YAML: {value!r}{problem}") from error
+    if is_cut:
+        text = "..." if '"' in value or "'" in value else value
+        raise RequestError(f"--set {key}: YAML takes what follows # for a comment; write --set {key}='\"{text}\"'")
     return _nested(parts, parsed)
+
+
+def _has_comment(text: str) -> bool:
+    """Whether YAML leaves out a part of `text`: between its tokens there is but space, unless there are comments."""
+    tokens = list(yaml.scan(text))
+    gaps = (text[left.end_mark.index : right.start_mark.index] for left, right in itertools.pairwise(tokens))
+    return any("#" in gap for gap in gaps)
 
 
 def _nested(parts: list[str], value: Any) -> dict[str, Any]:
@@ -150,6 +160,8 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Reque
             message = item["msg"].removeprefix("Value error, ")
             given = item.get("input")
             shown = f" (got {given!r})" if isinstance(given, (str, int, float, bool, type(None))) else ""
+            if given is not None and item["type"] == "string_type":  # YAML made a number, date or mapping of it
+                shown += f"; text like this needs quotes: {path}='\"...\"'"
             lines.append(f"{path}: {message}{shown}")
     return RequestError(f"{where}: " + "; ".join(lines))
 

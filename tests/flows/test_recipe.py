@@ -151,6 +151,20 @@ def test_a_section_of_a_file_may_be_empty_and_nothing_else(tmp_path: Path) -> No
         load_recipe(str(path))
 
 
+@pytest.mark.parametrize("value", ["false", "''", "[]", "0"])
+def test_a_section_of_a_file_that_is_no_section_is_named(tmp_path: Path, value: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"name: own\ningest: {{path: builtin:digits}}\nnormalize: {value}\n")
+    with pytest.raises(RequestError, match=r"own\.yaml: normalize: Input should be a valid dictionary"):
+        load_recipe(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize("text", ["report.title=2024", "report.title=2024-01-01", "report.title=a: b"])
+def test_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text: str) -> None:
+    with pytest.raises(RequestError, match=r"""report\.title: .* needs quotes: report\.title='"\.\.\."'"""):
+        load_recipe("digits", [text])
+    assert load_recipe("digits", ['report.title="2024"']).to_dict()["report"]["title"] == "2024"
+
+
 @pytest.mark.parametrize(
     "overrides", [["pretrain.method.name=dae"], ["pretrain.method=dae"], ["pretrain.method={name: dae}"]]
 )

@@ -1,6 +1,7 @@
 """Semantic and execution fields, overrides, readable errors."""
 
 import datetime
+import re
 
 import pytest
 from pydantic import Field, ValidationError
@@ -65,6 +66,7 @@ def test_a_method_option_that_cannot_be_hashed_is_refused(value: object) -> None
         ("ingest.path='2024-01-01'", {"ingest": {"path": "2024-01-01"}}),
         ("ingest.path=null", {"ingest": {"path": None}}),
         ("a.b='x #1'", {"a": {"b": "x #1"}}),
+        ("a.b=['x #1', y#2]", {"a": {"b": ["x #1", "y#2"]}}),
     ],
 )
 def test_overrides(text: str, expected: dict) -> None:
@@ -74,6 +76,20 @@ def test_overrides(text: str, expected: dict) -> None:
 @pytest.mark.parametrize("text", ["a.b", "=3", "a..b=1", "a=[1", "a=2026-02-30", "a.b=x #1", "a={b: 1, b: 2}"])
 def test_wrong_overrides_are_refused(text: str) -> None:
     with pytest.raises(RequestError, match="--set"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.b=my photos #1", """--set a.b='"my photos #1"'"""),
+        ("a.b=#1", """--set a.b='"#1"'"""),
+        ("a.b='x' #1", "takes what follows # for a comment"),
+        ("ingest={path: a, path: b}", "the key 'path' stands twice"),
+    ],
+)
+def test_what_yaml_would_drop_is_refused_with_advice(text: str, message: str) -> None:
+    with pytest.raises(RequestError, match=re.escape(message)):
         parse_override(text)
 
 
