@@ -20,6 +20,7 @@ from ssl_tasks.config import Config, StrictLoader, deep_merge, execution, explai
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
+from ssl_tasks.training.config import MethodChoice
 
 BUILTIN = Path(__file__).parent / "recipes"
 DEFAULT_STORE = "./pretextflow-store"
@@ -94,7 +95,7 @@ def load_recipe(
         RequestError: no such recipe, broken YAML, an unknown key or a wrong value, each by its path.
     """
     path = _find(name_or_path)
-    data = _read(path)
+    data = _named_method(_read(path))
     if os.environ.get(STORE_VARIABLE):
         data = {**data, "store": os.environ[STORE_VARIABLE]}
     changes = _changes(overrides, recipe_model(stages or default_dag()))
@@ -107,7 +108,7 @@ def load_recipe(
 def _changes(overrides: Sequence[str], model: type[Recipe]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for text in overrides:
-        change = parse_override(text)
+        change = _named_method(parse_override(text))
         for name, value in change.items():
             info = model.model_fields.get(name)
             is_section = info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, Config)
@@ -117,14 +118,24 @@ def _changes(overrides: Sequence[str], model: type[Recipe]) -> dict[str, Any]:
     return changes
 
 
+def _named_method(data: dict[str, Any]) -> dict[str, Any]:
+    """`data` with a method that is given by its name alone as a mapping, which options can be merged with."""
+    section = data.get("pretrain")
+    if not isinstance(section, Mapping) or not isinstance(section.get("method"), str):
+        return data
+    return {**data, "pretrain": {**section, "method": {"name": section["method"]}}}
+
+
 def _without_other_method(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """`data` without the options of its method where the changes name another: they would mean nothing to that."""
     section, change = data.get("pretrain"), changes.get("pretrain")
     if not isinstance(section, Mapping) or not isinstance(change, Mapping):
         return data
-    name, wanted = (value.get("method") for value in (section, change))
-    name, wanted = (value.get("name") if isinstance(value, Mapping) else value for value in (name, wanted))
-    if wanted is None or wanted == name:
+    name, wanted = (
+        method.get("name") if isinstance(method := value.get("method"), Mapping) else None
+        for value in (section, change)
+    )
+    if wanted in (None, name or MethodChoice.model_fields["name"].default):
         return data
     return {**data, "pretrain": {key: value for key, value in section.items() if key != "method"}}
 

@@ -98,6 +98,11 @@ def test_a_wrong_request_is_one_line_and_status_2(ask: Ask, recipe_file: Path) -
     assert seen.count("\n") == 1
 
 
+def test_plan_refuses_what_run_refuses(ask: Ask, recipe_file: Path, done: Execution) -> None:
+    status, answer, _ = ask("plan", str(recipe_file), "--set", "pretrain.epochs=13")
+    assert (status, answer["error"]) == (2, "pretrain.epochs: 13 is unlucky")
+
+
 def test_a_missing_source_is_refused_before_anything_is_written(ask: Ask, recipe_file: Path, tmp_path: Path) -> None:
     (tmp_path / "data.txt").unlink()
     status, answer, _ = ask("plan", str(recipe_file))

@@ -171,6 +171,22 @@ def test_text_that_yaml_reads_as_something_else_is_told_to_be_quoted(text: str) 
 def test_another_method_does_not_inherit_options(overrides: list[str]) -> None:
     assert load_recipe("digits", overrides).pretrain.method.options() == {"name": "dae"}
     more = load_recipe("digits", [*overrides, "pretrain.method.mask_rate=0.5"])
-    assert more.pretrain.method.options().get("mask_rate") == 0.5
+    assert more.pretrain.method.options() == {"name": "dae", "mask_rate": 0.5}
     same = load_recipe("digits", ["pretrain.method.name=simclr", "pretrain.method.out_dim=16"])
     assert same.pretrain.method.options() == {"name": "simclr", "temperature": 0.2, "out_dim": 16}
+
+
+@pytest.mark.parametrize("method", ["dae", "{name: dae}"])
+def test_an_option_goes_to_the_method_of_the_file(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(f"name: own\ningest: {{path: builtin:digits}}\npretrain: {{method: {method}}}\n")
+    choice = load_recipe(str(path), ["pretrain.method.mask_rate=0.5"]).pretrain.method
+    assert choice.options() == {"name": "dae", "mask_rate": 0.5}
+
+
+def test_options_of_the_default_method_stay_when_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text("name: own\ningest: {path: builtin:digits}\npretrain: {method: {temperature: 0.3}}\n")
+    same = load_recipe(str(path), ["pretrain.method.name=simclr"])
+    assert same.pretrain.method.options() == {"name": "simclr", "temperature": 0.3}
+    assert load_recipe(str(path), ["pretrain.method=dae"]).pretrain.method.options() == {"name": "dae"}
