@@ -132,7 +132,7 @@ def test_order_of_fractions_does_not_matter() -> None:
         ({"label_fractions": [0.0]}, "label_fractions.0"),
         ({"label_fractions": [1.5]}, "label_fractions.0"),
         ({"label_fractions": []}, "label_fractions"),
-        ({"seeds": 0}, "seeds"),
+        *(({"seeds": number}, "a number of seeds is between 1 and 1,000") for number in (0, -3, 2_000_000_000)),
         ({"seeds": [-1]}, "seeds.0"),
         ({"metric": "log_loss"}, "metric"),
     ],
