@@ -15,10 +15,13 @@ from flows.console import print_table, print_whole
 from flows.options import Json, StoreUri, Verbose
 from flows.output import reporting
 from flows.recipe import default_store, open_to_read
-from ssl_tasks.errors import RequestError
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.schema import QUARANTINE_FILE
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, find_run
+
+WRITERS = ("clean", "assign")
+"""The stages that write quarantine rows."""
 
 
 def quarantine(
@@ -52,14 +55,16 @@ def quarantine(
                 written += 1
             if not limit or len(shown) < limit:
                 shown.append(row)
-        if reason and reason not in {name for _, name in counts}:
+        broken = _broken(record)
+        if reason and not broken and reason not in {name for _, name in counts}:
             found = ", ".join(sorted({name for _, name in counts})) or "none"
             raise RequestError(f"--reason {reason}: run {record.run_id} has no such row; there are: {found}")
         columns = ["severity", "reason", "stage", "source", "detail"]
         if shown:
             print_table(out.console, columns, [[str(row[name] or "") for name in columns] for row in shown])
         said = ", ".join(f"{count:,} {name} ({severity})" for (severity, name), count in counts.most_common())
-        print_whole(out.console, f"run {record.run_id}: {said or 'nothing is in quarantine'}")
+        if said or not broken:
+            print_whole(out.console, f"run {record.run_id}: {said or 'nothing is in quarantine'}")
         wanted = sum(count for (_, name), count in counts.items() if reason in (None, name))
         if wanted > len(shown):
             print_whole(out.console, f"{len(shown):,} of {wanted:,} shown; --limit 0 shows all")
@@ -72,6 +77,16 @@ def quarantine(
                 "rows": shown,
             }
         )
+        if broken:
+            out.failed(StageError(broken))
+
+
+def _broken(record: RunRecord) -> str | None:
+    """Which stage failed, and of what, where the run therefore has not written all its quarantine rows."""
+    failed = next((stage for stage in record.stages if stage.status == "failed"), None)
+    if failed is None or not any(s.name in WRITERS and s.status in ("failed", "skipped") for s in record.stages):
+        return None
+    return f"run {record.run_id}: {failed.name} failed, so there may be more: {failed.reason}"
 
 
 def _rows(store: Store, record: RunRecord) -> Iterator[dict[str, Any]]:

@@ -21,6 +21,7 @@ from flows.commands import app
 from flows.console import make_console
 from flows.execution import Execution
 from flows.output import Out
+from ssl_tasks.errors import StageError
 
 Begin = Callable[..., Execution]
 Ask = Callable[..., tuple[int, dict[str, Any], str]]
@@ -72,12 +73,56 @@ def test_quarantine_lists_what_a_run_rejected_and_flagged(ask: Ask, done: Execut
     assert "1 of 2 shown" in seen
     folder = tmp_path / "pictures"
     ask("quarantine", done.record.run_id, *place, "--thumbnails", str(folder))
-    assert [path.name for path in folder.iterdir()] == ["00000003-assign-duplicate_of_test.jpg"]
+    assert {path.name[:8] for path in folder.iterdir()} == {"00000003", "00000006"}
     status, answer, _ = ask("quarantine", done.record.run_id, *place, "--thumbnails", str(folder))
     assert (status, answer["error"].endswith("the folder is not empty; name another")) == (2, True)
     status, answer, _ = ask("quarantine", done.record.run_id, *place, "--reason", "blurred")
     assert status == 2
     assert "there are: duplicate_of_test, outlier" in answer["error"]
+
+
+def broken(begin: Begin, stage: str, *overrides: str) -> Execution:
+    """A run that failed in this stage."""
+    execution = begin(*overrides)
+    for planned in execution.plan:
+        if planned.name == stage:
+            break
+        execution.run_stage(planned.name)
+    with pytest.raises(StageError) as caught:
+        execution.run_stage(stage)
+    execution.finish("failed", caught.value)
+    return execution
+
+
+def test_quarantine_tells_of_the_stage_that_found_too_many(ask: Ask, begin: Begin, tmp_path: Path) -> None:
+    execution = broken(begin, "assign", "split.fraction=0.13")
+    place, folder = ("--store", execution.store.uri), tmp_path / "pictures"
+    status, answer, seen = ask("quarantine", execution.record.run_id, *place, "--thumbnails", str(folder))
+    assert (status, [row["row"] for row in answer["rows"]], len(list(folder.iterdir()))) == (1, [3, 5, 6], 2)
+    assert "assign failed, so there may be more: assign: 3 of 10 samples cannot be used" in answer["error"]
+    assert "assign failed, so there may be more" in seen
+    execution.store.delete(f"partial/{execution.record.stage('assign').fingerprint}")
+    status, answer, seen = ask("quarantine", execution.record.run_id, *place, "--reason", "outlier")
+    assert (status, answer["rows"]) == (1, [])
+    assert "3 of 10 samples cannot be used" in answer["error"]
+    assert "nothing is in quarantine" not in seen
+
+
+def test_quarantine_is_complete_although_a_later_stage_failed(ask: Ask, begin: Begin) -> None:
+    execution = broken(begin, "pretrain", "pretrain.fail=refuse")
+    status, answer, _ = ask("quarantine", execution.record.run_id, "--store", execution.store.uri)
+    assert (status, len(answer["rows"]), "error" in answer) == (0, 3, False)
+
+
+def test_thumbnails_are_those_of_the_reason_whatever_is_shown(ask: Ask, done: Execution, tmp_path: Path) -> None:
+    words = ("quarantine", done.record.run_id, "--store", done.store.uri, "--limit", "1", "--thumbnails")
+    ask(*words, str(tmp_path / "all"))
+    assert [path.name for path in sorted((tmp_path / "all").iterdir())] == [
+        "00000003-assign-duplicate_of_test.jpg",
+        "00000006-assign-outlier.jpg",
+    ]
+    ask(*words, str(tmp_path / "some"), "--reason", "outlier")
+    assert [path.name for path in (tmp_path / "some").iterdir()] == ["00000006-assign-outlier.jpg"]
 
 
 def test_plan_tells_status_reason_and_cost(ask: Ask, recipe_file: Path, done: Execution) -> None:

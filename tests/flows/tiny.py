@@ -73,7 +73,11 @@ def assign(config: AssignConfig, out: Output, ingested: Artifact) -> Artifact:
     rejected = {"row": 3, "sample_id": "s3", "source": "f3.png", "stage": "assign", "severity": "rejected"}
     rejected |= {"reason": "duplicate_of_test", "detail": "as f4.png", "thumbnail": b"jpeg"}
     flagged = {**rejected, "row": 5, "source": "f5.png", "severity": "flagged", "reason": "outlier", "thumbnail": None}
-    out.table(QUARANTINE_FILE, pa.Table.from_pylist([rejected, flagged, {**flagged, "row": 6}], schema=QUARANTINE))
+    rows = [rejected, flagged, {**flagged, "row": 6, "thumbnail": b"jpeg"}]
+    out.table(QUARANTINE_FILE, pa.Table.from_pylist(rows, schema=QUARANTINE))
+    if config.fraction == 0.13:
+        out.leave(QUARANTINE_FILE)
+        raise StageError("assign: 3 of 10 samples cannot be used")
     return out.artifact(rows=ingested.rows, measured={"warnings": ["much looks alike"], "rejected": 1, "flagged": 2})
 
 
