@@ -21,7 +21,7 @@ Timezone = Annotated[str, typer.Option("--timezone", metavar="NAME", help="Of th
 
 def methods(json: Json = False, verbose: Verbose = False) -> None:
     """List the pretext methods by family, with their modalities and papers."""
-    from ssl_tasks.methods import names, spec
+    from ssl_tasks.methods import names, spec, version
 
     with reporting(json=json, verbose=verbose, empty={"methods": []}) as out:
         with imports():
@@ -30,7 +30,7 @@ def methods(json: Json = False, verbose: Verbose = False) -> None:
             out.console,
             ["family", "method", "modalities", "version", "paper"],
             [
-                [found.family, found.name, ", ".join(found.modalities), str(found.version), found.paper]
+                [found.family, found.name, ", ".join(found.modalities), str(version(found.name)), found.paper]
                 for found in specs
             ],
         )
@@ -41,7 +41,7 @@ def methods(json: Json = False, verbose: Verbose = False) -> None:
                         "name": found.name,
                         "family": found.family,
                         "modalities": list(found.modalities),
-                        "version": found.version,
+                        "version": version(found.name),
                         "paper": found.paper,
                         "config": {
                             key: info.get_default(call_default_factory=True)

@@ -14,8 +14,9 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import CONTENT_ID, CONTENT_KEY, GROUPS_FILE, ROW, SPLIT, SPLITS, SPLITS_FILE, TEST
 from ssl_tasks.splitting.groups import NOT_GIVEN, hex_keys, side_by_side
 from ssl_tasks.store import Output
-from ssl_tasks.store.references import resolve
+from ssl_tasks.store.references import parent, resolve
 
+KEY = "split.earlier"
 Int8 = NDArray[np.int8]
 Keys = NDArray[np.uint64]
 
@@ -49,7 +50,7 @@ def earlier_splits(reference: str, out: Output, ingested: Artifact, cleaned: Art
     Raises:
         RequestError: there is no split artifact of that name, or none of its rows is here.
     """
-    earlier = resolve(reference, out, key="split.earlier", stage="split", role="earlier")
+    earlier = resolve(reference, out, key=KEY, stage="split", role="earlier")
     theirs, splits = _kept_earlier(earlier)
     ours = _identities(ingested, cleaned)
     found = np.full(cleaned.rows, NOT_GIVEN, np.int8)
@@ -59,7 +60,7 @@ def earlier_splits(reference: str, out: Output, ingested: Artifact, cleaned: Art
         found = np.maximum(found, _looked_up(before, splits, now))  # test outranks val, and val train
         lost &= ~np.isin(before, now)
     if not (found != NOT_GIVEN).any():
-        raise RequestError(f"split.earlier: none of the {earlier.rows:,} samples of {reference} is in this data")
+        raise RequestError(f"{KEY}: none of the {earlier.rows:,} samples of {reference} is in this data")
     return Earlier(found, num_test, int(lost.sum()))
 
 
@@ -74,10 +75,10 @@ def _identities(ingested: Artifact, cleaned: Artifact) -> tuple[Keys, Keys]:
 
 def _kept_earlier(earlier: Artifact) -> tuple[tuple[Keys, Keys], Int8]:
     """The same of the earlier split's rows, and their splits."""
-    store = earlier.store
-    parents = earlier.manifest.parents
-    ingested = store.handle(store.manifest(parents["ingest"]))
-    cleaned = store.handle(store.manifest(store.manifest(parents["assign"]).parents["clean"]))
+    ingested = parent(earlier, "ingest", key=KEY)
+    cleaned = parent(parent(earlier, "assign", key=KEY), "clean", key=KEY)
+    if CONTENT_KEY not in cleaned.manifest.schemas.get(GROUPS_FILE, ""):
+        raise RequestError(f"{KEY}: {earlier.fingerprint} is of an earlier version of pretextflow; make it anew")
     table = earlier.table(SPLITS_FILE, [ROW, SPLIT])
     place = np.searchsorted(cleaned.table(GROUPS_FILE, [ROW])[ROW].to_numpy(), table[ROW].to_numpy())
     contents, keys = (of_row[place] for of_row in _identities(ingested, cleaned))

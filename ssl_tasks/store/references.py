@@ -29,13 +29,27 @@ def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> 
         raise RequestError(
             f"{key}: {reference} is no fingerprint of an artifact, and not <store>/objects/<fingerprint>"
         )
-    try:
-        found = Store(place).lookup(fingerprint)  # not Store.open: a mistyped place is not made
-    except DamagedError as error:
-        raise RequestError(f"{key}: the artifact {fingerprint} in {place} is damaged: {error}") from error
-    if found is None:
-        raise RequestError(f"{key}: there is no artifact {fingerprint} in {place}")
+    found = _whole(Store(place), fingerprint, key)  # not Store.open: a mistyped place is not made
     if found.stage != stage:
         raise RequestError(f"{key}: {reference} is an artifact of {found.stage}, not of {stage}")
     out.read[role] = fingerprint
+    return found
+
+
+def parent(artifact: Artifact, role: str, *, key: str) -> Artifact:
+    """What an artifact that the recipe's `key` leads to was made from.
+
+    Raises:
+        RequestError: it is not in the store any more, or damaged.
+    """
+    return _whole(artifact.store, artifact.manifest.parents[role], key)
+
+
+def _whole(store: Store, fingerprint: str, key: str) -> Artifact:
+    try:
+        found = store.lookup(fingerprint)
+    except DamagedError as error:
+        raise RequestError(f"{key}: the artifact {fingerprint} in {store.uri} is damaged: {error}") from error
+    if found is None:
+        raise RequestError(f"{key}: there is no artifact {fingerprint} in {store.uri}")
     return found

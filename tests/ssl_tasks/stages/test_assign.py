@@ -192,6 +192,16 @@ def test_a_damaged_earlier_split_is_refused_by_its_key(store: Store, tmp_path: P
         chain(store, recipe(tmp_path / "b", lines(range(61)), earlier=first.fingerprint), until="split")
 
 
+@pytest.mark.parametrize(("stage", "name"), [("ingest", "rows.parquet"), ("clean", "groups.parquet")])
+def test_what_an_earlier_split_was_made_from_must_be_there(
+    store: Store, tmp_path: Path, chain: Any, stage: str, name: str
+) -> None:
+    made = chain(store, recipe(tmp_path / "a", lines(range(60))), until="split")
+    Path(made[stage].path(name)).unlink()
+    with pytest.raises(RequestError, match=rf"split\.earlier: .* is damaged: {name} is missing"):
+        chain(store, recipe(tmp_path / "b", lines(range(61)), earlier=made["split"].fingerprint), until="split")
+
+
 @pytest.mark.parametrize(("named", "expected"), [(("train",), (28, 6, 6)), (("train", "val"), (17, 20, 3))])
 def test_test_rows_are_drawn_where_the_data_names_none(
     store: Store, tmp_path: Path, chain: Any, named: tuple[str, ...], expected: tuple[int, int, int]
