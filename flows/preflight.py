@@ -72,6 +72,27 @@ def require_used_policies(recipe: Recipe) -> None:
         )
 
 
+def require_fitting_method(recipe: Recipe) -> None:
+    """Refuse a method, backbone and views that do not go together, or not with images of the recipe's size.
+
+    Where the number of channels is the data's to say, three are assumed; what that hides is found when training starts.
+    """
+    pretrain, augment, normalize = (getattr(recipe, name, None) for name in ("pretrain", "augment", "normalize"))
+    if pretrain is None or augment is None or normalize is None or pretrain.modality != "image":
+        return
+    import numpy as np
+
+    from ssl_tasks import methods
+    from ssl_tasks.stages.augment import resolve
+    from ssl_tasks.training.setup import rehearse
+
+    channels = normalize.channels if isinstance(normalize.channels, int) else 3
+    stats = {"shape": (normalize.size, normalize.size, channels), "mean": [0.5] * channels}
+    views = resolve(augment, stats, np.dtype(np.uint8))
+    names = methods.spec(pretrain.method.name).method.views.policies
+    rehearse(pretrain, (channels, normalize.size, normalize.size), names, views)
+
+
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
     for entry in to_run:
@@ -79,6 +100,7 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
             entry.stage.check(entry.config)
     if any(entry.name == "pretrain" for entry in to_run):
         require_used_policies(recipe)
+        require_fitting_method(recipe)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.backbones import build_backbone
+from ssl_tasks.backbones import Pool, build_backbone
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities import modality
 from ssl_tasks.modalities.base import Stats
@@ -31,6 +31,7 @@ class EncoderInfo(BaseModel):
     method: str
     backbone: str
     stem: str
+    pool: Pool = "network"
     modality: str
     input_shape: tuple[int, ...]
     stats: dict[str, Any]
@@ -78,7 +79,12 @@ def load_encoder(pretrained: Artifact, weights: Literal["encoder", "initial"] = 
     """
     info = EncoderInfo.model_validate(pretrained.json(ENCODER_FILE))
     backbone = build_backbone(
-        info.backbone, modality=info.modality, input_shape=info.input_shape, stem=info.stem, seed=info.seed
+        info.backbone,
+        modality=info.modality,
+        input_shape=info.input_shape,
+        stem=info.stem,
+        pool=info.pool,
+        seed=info.seed,
     )
     load_weights(backbone, pretrained.path(f"{weights}.safetensors"))
     return Encoder(backbone, info.modality, info.stats).eval()

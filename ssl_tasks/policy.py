@@ -14,8 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from ssl_tasks.config import Config
 
-BASE, PLAIN, LOCAL = "augment", "plain", "local"
-"""Names that a method may always ask for: the base policy, the sample itself, and the small crops of multi-crop."""
+BASE, PLAIN, LOCAL, CROP = "augment", "plain", "local", "crop"
+"""Names that a method may always ask for: the base policy, the sample itself, the small crops of multi-crop, and the
+base policy's geometry alone, for methods that predict the pixels of their view."""
+
+WITHOUT_COLOUR = {
+    f"{operation}_probability": 0.0
+    for operation in ("jitter", "gray", "blur", "solarize", "equalize", "noise", "cutout", "mask")
+}
 
 LOCAL_CROP_SCALE = (0.05, 0.4)
 """Of small crops (SwAV, arXiv 2006.09882, and DINO, arXiv 2104.14294), which are half as wide as the others."""
@@ -129,5 +135,7 @@ class Views(Scale):
     def policy(self, name: str) -> ResolvedPolicy:
         """The policy called `name`, or the base policy where there is none of that name."""
         chosen = self.policies.get(name, self.policies[BASE])
+        if name == CROP and name not in self.policies:
+            chosen = chosen.model_copy(update=WITHOUT_COLOUR)
         scale = {field: getattr(self, field) for field in Scale.model_fields}
         return ResolvedPolicy.model_validate({**chosen.model_dump(), **scale})

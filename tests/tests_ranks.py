@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -11,7 +12,7 @@ from ssl_tasks.methods.base import Batch, Method, MethodSpec, TrainStats
 from ssl_tasks.training.collectives import convert_sync_batchnorm, rank, world_size
 
 NUM_ROWS = 8
-SHAPE = (2, 6, 6)
+SHAPE, VIT_SHAPE = (2, 6, 6), (2, 8, 8)
 
 
 def rows(*shape: int, seed: int) -> Tensor:
@@ -33,18 +34,33 @@ class TinyConv(nn.Module):
         return self.layers(x).relu().mean((2, 3))
 
 
+def tiny_vit() -> nn.Module:
+    """Sixteen patches of `VIT_SHAPE`, one block."""
+    vit = VisionTransformer(img_size=8, patch_size=2, in_chans=2, num_classes=0, embed_dim=32, depth=1, num_heads=2)
+    vit.num_features = 32
+    return vit
+
+
 def tiny(spec: MethodSpec, num_rows: int = 40, **options: Any) -> Method:
-    """The method in float64 on `TinyConv`, prepared for `num_rows` train rows."""
+    """The method in float64 on `TinyConv`, or on a ViT where it needs one, prepared for `num_rows` train rows."""
     torch.manual_seed(0)
-    method = spec.method(spec.config(name=spec.name, **options), TinyConv(), SHAPE)
-    method.prepare(TrainStats(num_rows, torch.zeros(1, *SHAPE)))
+    shape = shape_for(spec)
+    backbone = tiny_vit() if shape == VIT_SHAPE else TinyConv()
+    method = spec.method(spec.config(name=spec.name, **options), backbone, shape)
+    method.prepare(TrainStats(num_rows, torch.zeros(1, *shape)))
     return method.double()
+
+
+def shape_for(spec: MethodSpec) -> tuple[int, int, int]:
+    """Of the images that `tiny` is for."""
+    return VIT_SHAPE if "a ViT" in spec.needs else SHAPE
 
 
 def tiny_batch(method: Method) -> Batch:
     """This rank's rows of one batch."""
     mine = slice(rank() * NUM_ROWS // world_size(), (rank() + 1) * NUM_ROWS // world_size())
-    views = [rows(NUM_ROWS, *SHAPE, seed=1 + number)[mine] for number in range(len(method.views.policies))]
+    shape = VIT_SHAPE if isinstance(method.backbone, VisionTransformer) else SHAPE
+    views = [rows(NUM_ROWS, *shape, seed=1 + number)[mine] for number in range(len(method.views.policies))]
     return Batch(views, torch.arange(NUM_ROWS)[mine], torch.arange(NUM_ROWS)[mine])
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import torch
 from torch import nn
 
 from ssl_tasks.errors import RequestError
 
+Pool = Literal["network", "average"]
 STEMS = ("auto", "small", "standard")
 NO_VIEWS: Mapping[str, int] = MappingProxyType({})
 
@@ -26,6 +28,7 @@ def build_backbone(
     modality: str,
     input_shape: tuple[int, ...],
     stem: str = "auto",
+    pool: Pool = "network",
     seed: int = 0,
     view_sides: Mapping[str, int] = NO_VIEWS,
 ) -> nn.Module:
@@ -33,8 +36,10 @@ def build_backbone(
 
     Args:
         name: a timm name for images; `mlp` or `mlp:<width>x<depth>` for tables.
-        stem: of images: `small` keeps the resolution in the first layers, `standard` is the network as
-            published, `auto` is small up to 64 pixels a side where the network has such a stem.
+        stem: of images: `small` keeps the resolution in the first layers or cuts small patches, `standard` is the
+            network as published, `auto` is small up to 64 pixels a side where the network has such a stem.
+        pool: `average` takes the mean of a ViT's patch tokens as its features, where the network itself would take the
+            class token.
         seed: of the initialization; the global random generator is left as it was.
         view_sides: pixels a side of the views of images that it is trained on as well, by the key that sets them.
 
@@ -49,7 +54,7 @@ def build_backbone(
         if modality == "image":
             from ssl_tasks.backbones import images  # timm costs seconds
 
-            return images.build(name, input_shape, stem, view_sides)
+            return images.build(name, input_shape, stem, pool, view_sides)
         if modality == "tabular":
             from ssl_tasks.backbones import tabular
 

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ssl_tasks.backbones import Pool
 from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
 
@@ -63,6 +64,8 @@ class Method(nn.Module):
     views: ClassVar[ViewSpec]
     phases: ClassVar[tuple[str, ...]] = ("main",)
     """One forward, backward and optimizer step for each phase and batch."""
+    pool: ClassVar[Pool] = "network"
+    """What becomes of a ViT's tokens: methods that predict patches leave the class token untrained."""
     couples_batch: ClassVar[bool] = False
     """Whether a row's loss depends on other rows (negatives): then a batch cannot be accumulated in parts."""
 
@@ -142,5 +145,7 @@ class MethodSpec:
     """What the method learns from, in a few words: the listing is ordered by it."""
     paper: str
     """Title and arXiv number or venue."""
+    needs: tuple[str, ...] = ()
+    """What it cannot do without, in words for the listing: a ViT, small crops, large batches."""
     version: int = 1
     """Of methods that other packages bring; ours have theirs in `methods.METHODS`."""

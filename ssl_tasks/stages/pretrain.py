@@ -59,4 +59,4 @@ def parts(config: PretrainConfig) -> dict[str, int]:
     return {name: methods.version(name), config.modality: modalities.VERSIONS[modalities.require(config.modality)]}
 
 
-STAGE = Stage("pretrain", PretrainConfig, ("normalize", "split", "augment"), run, parts=parts, check=check)
+STAGE = Stage("pretrain", PretrainConfig, ("normalize", "split", "augment"), run, version=2, parts=parts, check=check)

@@ -171,6 +171,7 @@ def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, st
                 modality=info["modality"],
                 input_shape=shape,
                 stem=info["stem"],
+                pool=info.get("pool", "network"),
                 seed=seed,
                 view_sides={"augment.size": policy.size} if policy.size else {},
             )

@@ -19,7 +19,7 @@ from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.plan import Plan
 
 if TYPE_CHECKING:
-    from ssl_tasks.methods.base import MethodConfig, MethodSpec
+    from ssl_tasks.methods.base import MethodSpec
 
 DONE_FILE = "done.json"
 FAILURE_FILE = "failure.json"
@@ -61,11 +61,6 @@ class Job:
     def method_spec(self) -> MethodSpec:
         """The method that is trained."""
         return methods.spec(self.config.method.name)
-
-    @property
-    def method_config(self) -> MethodConfig:
-        """Its options."""
-        return methods.resolve(self.config.method.options(), self.config.modality)
 
     @property
     def modality(self) -> Any:

@@ -41,6 +41,7 @@ def _info(job: Job, backbone: nn.Module) -> EncoderInfo:
         method=job.config.method.name,
         backbone=job.config.backbone,
         stem=job.config.stem,
+        pool=job.method_spec.method.pool,
         modality=job.config.modality,
         input_shape=job.modality.input_shape(job.stats),
         stats=job.stats,

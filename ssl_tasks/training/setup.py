@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from ssl_tasks import methods
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.encoder import EncoderInfo, load_weights
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, TrainStats, refuse_coupled
-from ssl_tasks.policy import BASE, PLAIN
+from ssl_tasks.policy import BASE, PLAIN, Views
 from ssl_tasks.training.collectives import convert_sync_batchnorm
+from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.views import make_views, to_batch
 
@@ -42,34 +44,58 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
     Raises:
         RequestError: backbone, `init_from`, data and the sizes of views do not fit each other.
     """
-    config, stats = job.config, job.stats
-    shape = job.modality.input_shape(stats)
-    backbone = build_backbone(
-        config.backbone,
-        modality=config.modality,
-        input_shape=shape,
-        stem=config.stem,
-        seed=config.seed,
-        view_sides=_view_sides(job),
-    )
-    random_weights = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    config, shape = job.config, job.modality.input_shape(job.stats)
+    backbone = _backbone(config, shape, job.view_names, job.views)
+    random_weights = _copy(backbone)
     if job.initial is not None:
         _start_from(backbone, job)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 1)
-        method = job.method_spec.method(job.method_config, backbone, shape)
+    method = _method(config, backbone, shape)
+    if job.initial is None:  # with what the method has fixed, such as a ViT's positions, which the encoder has too
+        random_weights = _copy(backbone)
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
     method.prepare(_train_stats(job))
     return (method.double() if config.precision == "fp64" else method), random_weights
 
 
-def _view_sides(job: Job) -> dict[str, int]:
+def _copy(backbone: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+
+
+def rehearse(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[str, ...], views: Views) -> None:
+    """Put backbone and method together for inputs of `shape`, and throw them away.
+
+    Raises:
+        RequestError: backbone, method, size and views do not fit each other.
+    """
+    _method(config, _backbone(config, shape, view_names, views), shape)
+
+
+def _backbone(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[str, ...], views: Views) -> nn.Module:
+    return build_backbone(
+        config.backbone,
+        modality=config.modality,
+        input_shape=shape,
+        stem=config.stem,
+        pool=methods.spec(config.method.name).method.pool,
+        seed=config.seed,
+        view_sides=_view_sides(view_names, views),
+    )
+
+
+def _method(config: PretrainConfig, backbone: nn.Module, shape: tuple[int, ...]) -> Method:
+    options = methods.resolve(config.method.options(), config.modality)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)
+        return methods.spec(config.method.name).method(options, backbone, shape)
+
+
+def _view_sides(view_names: tuple[str, ...], views: Views) -> dict[str, int]:
     """Pixels a side of the method's views that have a size of their own, by the key that sets it."""
     sides = {}
-    for name in job.view_names:
-        size = None if name == PLAIN else job.views.policy(name).size
+    for name in view_names:
+        size = None if name == PLAIN else views.policy(name).size
         if size is not None:
-            base = name not in job.views.policies or name == BASE
+            base = name not in views.policies or name == BASE
             sides["augment.size" if base else f"augment.policies.{name}.size"] = size
     return sides
 

@@ -200,3 +200,23 @@ def test_policies_that_the_method_does_not_use_are_refused_before_anything_runs(
         prepare(recipe, listener=Listener())
     monkeypatch.setattr(SimCLR, "views", ViewSpec(("augment", "second", "local")))
     assert prepare(recipe, listener=Listener()).record.state == "running"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["method.name=mae"], r"pretrain\.backbone: mae works on the patches of a ViT, and ResNet has none"),
+        (["method.name=mae", "backbone=test_vit", "method.decoder_dim=48"], r"pretrain\.method\.decoder_dim: 48 is no"),
+        (
+            ["method.name=simmim", "backbone=test_vit", "method.mask_patches=4"],
+            r"pretrain\.method\.mask_patches: the im",
+        ),
+    ],
+)
+def test_a_method_that_does_not_fit_backbone_and_images_is_refused_before_anything_runs(
+    settings: list[str], message: str, tmp_path: Path
+) -> None:
+    recipe = load_recipe("digits", [f"pretrain.{setting}" for setting in settings], store=str(tmp_path / "store"))
+    with pytest.raises(RequestError, match=message):
+        prepare(recipe, listener=Listener())
+    assert not (tmp_path / "store" / "objects").exists()

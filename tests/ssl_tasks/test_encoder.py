@@ -16,6 +16,7 @@ INFO = {
     "method": "simclr",
     "backbone": "test_resnet",
     "stem": "auto",
+    "pool": "average",
     "modality": "image",
     "input_shape": [1, 8, 8],
     "stats": STATS,

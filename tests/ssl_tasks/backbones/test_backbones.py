@@ -43,8 +43,8 @@ def test_small_stem_of_a_resnet_is_a_3x3_convolution():
 
 
 def test_a_stem_that_is_not_there_or_unknown_is_refused():
-    with pytest.raises(RequestError, match=r"pretrain\.stem: test_vit has no small stem"):
-        image("test_vit", (3, 32, 32), stem="small")
+    with pytest.raises(RequestError, match=r"pretrain\.stem: test_convnext has no small stem"):
+        image("test_convnext", (3, 32, 32), stem="small")
     with pytest.raises(RequestError, match=r"pretrain\.stem: 'tiny' is not one of auto, small, standard"):
         image("test_resnet", stem="tiny")
 
@@ -78,7 +78,7 @@ def test_unknown_names_are_refused_with_near_ones():
 
 def test_an_input_that_the_network_cannot_take_is_refused():
     with pytest.raises(RequestError, match=r"pretrain\.backbone: test_vit cannot take inputs of shape \(3, 4, 4\)"):
-        image("test_vit", (3, 4, 4))
+        image("test_vit", (3, 4, 4), stem="standard")
 
 
 def test_a_network_of_fixed_size_takes_views_of_others_and_leaves_equal_weights():
