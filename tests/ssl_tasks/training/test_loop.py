@@ -99,7 +99,7 @@ def simclr_vit_fp32() -> dict[str, Any]:
     last bits too: inputs that differ by 1e-7 move the losses by 1e-5 at this learning rate and by 1e-2 at ten times it.
     """
     method = {"name": "simclr", "temperature": 0.5}
-    options = {**RECIPES["simclr"], "method": method, "backbone": "test_vit"}
+    options = {**RECIPES["simclr"], "method": method, "backbone": "test_vit", "stem": "standard"}
     return train(make_job(size=32, **options, optimizer={**SGD, "lr": 0.001})).history
 
 
