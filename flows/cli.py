@@ -5,15 +5,19 @@ What takes longest is the embedded Prefect server, so it is started before anyth
 
 from __future__ import annotations
 
+import os
 import sys
 
 from flows import bytecode, server
+from flows.interrupt import PARENT, die_with
 from flows.quiet import quiet
 
 
 def main() -> None:
     """Entry point of the console script."""
     try:
+        if os.environ.get(PARENT):
+            die_with(int(os.environ.pop(PARENT)))
         bytecode.ensure()
         if sys.argv[1:2] in (["run"], ["rerun"]) and not {"-h", "--help"} & set(sys.argv):
             quiet(verbose="--verbose" in sys.argv)

@@ -1,11 +1,15 @@
-"""Interruptions: a cancel in the Prefect UI becomes a signal to this process; an exit that hangs is cut short."""
+"""Interruptions: a cancel in the Prefect UI becomes a signal to this process; an exit that hangs is cut short; a child
+ends with its parent."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -16,6 +20,9 @@ JOIN_SECONDS = 1.0
 GRACE_SECONDS = 4.3
 """What a stage has for stopping its Ray work after an interruption."""
 INTERRUPTED = 130
+PARENT = "PRETEXTFLOW_PARENT"
+"""Process number of who started this command and is not to be outlived, such as a comparison."""
+PR_SET_PDEATHSIG = 1
 
 
 class CancelWatcher:
@@ -73,3 +80,19 @@ def exit_within(seconds: float, last_words: Callable[[], None]) -> threading.Tim
     timer.daemon = True
     timer.start()
     return timer
+
+
+def die_with(parent: int) -> None:
+    """End this process with its parent, even when that is killed with SIGKILL."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(0)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(0)

@@ -8,24 +8,21 @@ the UI as well.
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import gc
-import os
-import signal
 import socket
 import sys
 import threading
 import time
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from flows.interrupt import die_with
 
 
 def main() -> None:
     """Serve until the parent is gone or says stop."""
     descriptor, parent, lock_file = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
-    _die_with(parent)
+    die_with(parent)
     gc.disable()  # 3.7 s of imports instead of 4.5 s
     import uvicorn
     from prefect.server.api.server import create_app
@@ -48,22 +45,6 @@ def _unlock_when_started(server: object, lock: int) -> None:
     while not getattr(server, "started", False):
         time.sleep(0.02)
     fcntl.flock(lock, fcntl.LOCK_UN)
-
-
-def _die_with(parent: int) -> None:
-    """End this process with its parent, even when that is killed with SIGKILL."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    else:
-        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(0)
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -132,7 +132,7 @@ def start(scheduler: bool = False) -> Server:
     errors = tempfile.TemporaryFile(prefix="pretextflow-server-")  # noqa: SIM115 - closed by stop()
     child = subprocess.Popen(
         [sys.executable, "-m", "flows.prefect_child", str(listener.fileno()), str(os.getpid()), str(lock)],
-        env={**os.environ, **settings, "PYTHONPATH": _python_path()},
+        env={**os.environ, **settings, "PYTHONPATH": python_path()},
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -235,7 +235,7 @@ def _bypass_proxies() -> None:
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
 
-def _python_path() -> str:
-    """So that the child finds `flows` where it is not installed."""
+def python_path() -> str:
+    """PYTHONPATH with which a child finds `flows` where it is not installed."""
     root = str(Path(__file__).parent.parent)
     return os.pathsep.join(dict.fromkeys([root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]))

@@ -40,6 +40,27 @@ def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
 
 
 @torch.no_grad()
+def alignment(first: Tensor, second: Tensor) -> float:
+    """Mean squared distance of l2-normalized features of two views of each sample (arXiv 2005.10242, eq. 2, alpha 2).
+
+    Args:
+        first, second: (N, D), row i of both is one sample. 0 where views make no difference, 4 at most.
+    """
+    a, b = (functional.normalize(features.double(), dim=1) for features in (first, second))
+    return float((a - b).square().sum(dim=1).mean())
+
+
+@torch.no_grad()
+def uniformity(features: Tensor, t: float = 2.0) -> float:
+    """Log of the mean Gaussian potential of all pairs of l2-normalized features (N, D) (arXiv 2005.10242, eq. 3).
+
+    0 where all point the same way; -2 t at best, for directions at right angles and more on average.
+    """
+    directions = functional.normalize(features.double(), dim=1)
+    return float(torch.pdist(directions).square().mul(-t).exp().mean().log())
+
+
+@torch.no_grad()
 def knn_accuracy(features: Tensor, labels: Tensor, k: int = 10, temperature: float = 0.07) -> float:
     """Leave-one-out accuracy of a weighted k-nearest-neighbour vote (Wu et al., arXiv 1805.01978, section 3.4).
 

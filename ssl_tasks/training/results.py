@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import sys
 from typing import Any
 
 import pyarrow as pa
+import torch
 from safetensors.torch import save_file
 from torch import nn
 
@@ -14,6 +17,7 @@ from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
+from ssl_tasks.training.probe import geometry
 
 
 def write_results(trainer: Trainer, seconds: float) -> None:
@@ -63,10 +67,20 @@ def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "workers": trainer.ranks.world,
         "device": trainer.ranks.device.type,
         "resumed_at": trainer.resumed_at,
+        "peak_memory_bytes": peak_memory(trainer.ranks.device.type),
+        **geometry(trainer),
         "choice": trainer.choice,
         **{name: values[-1] for name, values in trainer.health.items() if name != "step"},
     }
     return dict(json.loads(json.dumps(measured), parse_constant=lambda _: None))  # NaN is no JSON
+
+
+def peak_memory(device_type: str) -> int:
+    """Bytes: of tensors on the GPU, or of this process, which holds its libraries too (half a gigabyte)."""
+    if device_type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+    return kilobytes if sys.platform == "darwin" else kilobytes * 1024
 
 
 def _table(columns: dict[str, list[float]]) -> pa.Table:

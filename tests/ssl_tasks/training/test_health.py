@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_tasks.errors import StageError
-from ssl_tasks.training.health import Watchdog, feature_std, knn_accuracy, rankme
+from ssl_tasks.training.health import Watchdog, alignment, feature_std, knn_accuracy, rankme, uniformity
 
 
 def test_feature_std_is_one_on_the_sphere_and_zero_when_collapsed():
@@ -79,3 +79,15 @@ def test_watchdog_stops_after_several_collapsed_checks_in_a_row(std, rank):
 def test_watchdog_stops_at_features_that_are_no_numbers():
     with pytest.raises(StageError, match="NaN"):
         Watchdog().check_features(3, math.nan, 4.0)
+
+
+def test_alignment_and_uniformity_against_loops():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(6, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    a, b = ([row / row.norm() for row in features] for features in (first, second))
+    distances = [float(((x - y) ** 2).sum()) for x, y in zip(a, b, strict=True)]
+    assert alignment(first, second) == pytest.approx(sum(distances) / 6)
+    pairs = [math.exp(-2 * float(((a[i] - a[j]) ** 2).sum())) for i in range(6) for j in range(i)]
+    assert uniformity(first) == pytest.approx(math.log(sum(pairs) / len(pairs)))
+    assert alignment(first, 3 * first) == pytest.approx(0)
+    assert uniformity(torch.ones(5, 3)) == pytest.approx(0)

@@ -1,0 +1,112 @@
+"""The page of a comparison: one self-contained HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
+from ssl_tasks.report.sections import size
+from ssl_tasks.report.verdict import percent, signed
+from ssl_tasks.transfer import strategy
+
+FOLDER = Path(__file__).parent
+
+
+def render(lines: Sequence[Line], *, recipe: str, seeds: int) -> str:
+    """The page as text; everything that a user named is escaped.
+
+    Args:
+        lines: as `ranking.rank` gives them.
+        seeds: pretrainings of each candidate.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    scored = [line for line in lines if line.scores]
+    budgets = [(score.strategy, score.label_fraction) for score in scored[0].scores] if scored else []
+    return environment.get_template("comparison.html.j2").render(
+        title=f"{len(lines)} methods on {recipe}",
+        sentence=headline(lines),
+        seeds=seeds,
+        few=seeds < FEW_RUNS,
+        columns=[f"{_title(name)}, {100 * fraction:g}% of the labels" for name, fraction in budgets],
+        rows=[_row(place, line) for place, line in enumerate(scored, start=1)],
+        failed=[line for line in lines if line.errors],
+    )
+
+
+def headline(lines: Sequence[Line]) -> str:
+    """Which came first, by how much, and how many of all beat their untrained backbone there."""
+    scored = [line for line in lines if line.scores]
+    if not scored:
+        return "No candidate has a result."
+    best = scored[0].scores[0]
+    beat = sum(line.scores[0].low > 0 for line in scored)
+    where = f"{_title(best.strategy).lower()} with {100 * best.label_fraction:g}% of the labels ({best.num_labels:,})"
+    return (
+        f"First of {len(scored)}: {scored[0].candidate}, {percent(best.pretrained)} by {where}, {_gain(best)} points "
+        f"over its backbone untrained. {beat} of {len(scored)} beat theirs at this budget."
+    )
+
+
+def table(lines: Sequence[Line], *, intervals: bool) -> tuple[list[str], list[list[str]]]:
+    """Column names and cells for a terminal, or with intervals, for a Markdown file."""
+    scored = [line for line in lines if line.scores]
+    budgets = scored[0].scores if scored else []
+    names = ["method", "backbone"]
+    names += [f"{score.strategy} {100 * score.label_fraction:g}%" for score in budgets]
+    names += ["RankMe", "alignment", "uniformity", "rows/s", "memory"]
+    cells = []
+    for line in scored:
+        gains = [_gain(score) if intervals else signed(score.difference) for score in line.scores]
+        scores = [f"{percent(score.pretrained)} ({gain})" for score, gain in zip(line.scores, gains, strict=True)]
+        cells.append([line.candidate, line.backbone, *scores, *_measures(line)])
+    return names, cells
+
+
+def _row(place: int, line: Line) -> dict[str, Any]:
+    return {
+        "place": place,
+        "name": line.candidate,
+        "method": line.method,
+        "backbone": line.backbone,
+        "scores": [
+            {"value": percent(score.pretrained), "gain": _gain(score), "judgement": _judgement(score)}
+            for score in line.scores
+        ],
+        "measures": [*_measures(line), "-" if line.seconds is None else f"{line.seconds:,.0f} s"],
+        "runs": line.num_runs,
+    }
+
+
+def _measures(line: Line) -> list[str]:
+    """RankMe, alignment, uniformity, rows/s and memory; a dash for what a run did not measure."""
+    formats: dict[str, Callable[[float], str]] = {
+        "rankme": "{:.1f}".format,
+        "alignment": "{:.2f}".format,
+        "uniformity": "{:.2f}".format,
+        "rows_per_second": "{:,.0f}".format,
+        "peak_memory_bytes": lambda value: size(int(value)),
+    }
+    found = line.measures
+    return ["-" if (value := found[key]) is None else write(value) for key, write in formats.items()]
+
+
+def _gain(score: Score) -> str:
+    return f"{signed(score.difference)} [{signed(score.low)}, {signed(score.high)}]"
+
+
+def _judgement(score: Score) -> str:
+    if score.low > 0:
+        return "better"
+    return "worse" if score.high < 0 else "undecided"
+
+
+def _title(name: str) -> str:
+    title = strategy(name).title.removeprefix("a ")
+    return title[:1].upper() + title[1:]
