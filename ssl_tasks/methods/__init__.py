@@ -28,6 +28,7 @@ METHODS = {
     "vicreg": ("ssl_tasks.methods.vicreg", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "jigsaw": ("ssl_tasks.methods.jigsaw", 1),
+    "context_prediction": ("ssl_tasks.methods.context_prediction", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
