@@ -32,6 +32,7 @@ METHODS = {
     "context_prediction": ("ssl_tasks.methods.context_prediction", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "inpainting": ("ssl_tasks.methods.inpainting", 1),
+    "colorization": ("ssl_tasks.methods.colorization", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs

@@ -13,6 +13,7 @@ from ssl_tasks.randomness import row_keys
 
 INPUTS = {"image": ((3, 10, 10), "test_resnet"), "tabular": ((7,), "mlp:16x2")}
 CASES = [(name, modality) for name in names() for modality in spec(name).modalities]
+NORMALIZATION = {"input": "standard", "mean": [0.5] * 3, "std": [0.25] * 3}
 NUM_ROWS = 8
 
 
@@ -29,7 +30,7 @@ def make(name: str, modality: str, seed: int = 0) -> Method:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         method = spec(name).method(narrow(name), backbone, shape)
-    method.prepare(TrainStats(num_rows=50, sample=samples(50, modality, seed=9)))
+    method.prepare(TrainStats(num_rows=50, sample=samples(50, modality, seed=9), normalization=NORMALIZATION))
     return method.train()
 
 
