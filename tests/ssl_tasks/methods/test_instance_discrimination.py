@@ -149,6 +149,19 @@ def test_rows_find_their_entries_by_position_and_move_them_after_the_step():
     assert torch.equal(method.bank[[1, 2, 5]], before[[1, 2, 5]])
 
 
+def test_a_method_that_was_not_prepared_goes_on_from_a_checkpoint_with_its_entries():
+    method, batch = with_gaps(), Batch([rows(3, *SHAPE, seed=0)], torch.tensor([20, 2, 8]), torch.arange(3))
+    method(batch, "main")
+    method.after_step(0.5)
+    config = InstanceDiscriminationConfig(name="instance_discrimination", out_dim=3, momentum=0.25)
+    resumed = InstanceDiscrimination(config, TinyConv(), SHAPE).double()
+    resumed.load_state_dict(method.state_dict())
+    assert torch.equal(resumed(batch, "main")["loss"], method(batch, "main")["loss"])
+    for each in (method, resumed):
+        each.after_step(0.5)
+    assert torch.equal(resumed.bank, method.bank)
+
+
 def test_the_loss_is_the_softmax_and_the_weighted_distance_to_the_own_entry():
     method = tiny(SPEC, out_dim=3, proximal_weight=2.5)
     batch = tiny_batch(method)
