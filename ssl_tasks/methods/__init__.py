@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 METHODS = {
     "simclr": ("ssl_tasks.methods.simclr", 1),
     "moco": ("ssl_tasks.methods.moco", 1),
+    "instance_discrimination": ("ssl_tasks.methods.instance_discrimination", 1),
     "byol": ("ssl_tasks.methods.byol", 1),
     "simsiam": ("ssl_tasks.methods.simsiam", 1),
     "barlow_twins": ("ssl_tasks.methods.barlow_twins", 1),
@@ -30,7 +31,11 @@ METHODS = {
     "simmim": ("ssl_tasks.methods.simmim", 1),
     "ijepa": ("ssl_tasks.methods.ijepa", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
+    "jigsaw": ("ssl_tasks.methods.jigsaw", 1),
+    "context_prediction": ("ssl_tasks.methods.context_prediction", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
+    "inpainting": ("ssl_tasks.methods.inpainting", 1),
+    "colorization": ("ssl_tasks.methods.colorization", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs

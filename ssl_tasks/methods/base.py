@@ -5,8 +5,8 @@ One file per method holds its config, module and loss; one line in `methods/__in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +56,15 @@ class TrainStats:
     num_rows: int
     sample: Tensor
     """(N, C, H, W) or (N, D) normalized inputs of at most 10,000 train rows, drawn with the run's seed."""
+    at: Tensor | None = None
+    """(num_rows,) int64, all train rows' positions in the payload, ascending; None where they are the first."""
+    normalization: Mapping[str, Any] = field(default_factory=dict)
+    """What the modality fitted on train rows: with it inputs find their way back to what was stored."""
+
+    @property
+    def positions(self) -> Tensor:
+        """(num_rows,) int64, ascending: row i of `before_epoch`'s features is the sample at `positions[i]`."""
+        return torch.arange(self.num_rows) if self.at is None else self.at
 
 
 class Method(nn.Module):

@@ -128,7 +128,8 @@ def _train_stats(job: Job) -> TrainStats:
     positions = job.plan.order(0)[:STATS_ROWS].copy()
     positions.sort()
     payload = torch.from_numpy(job.shards.take(positions))
-    return TrainStats(len(job.plan.positions), job.modality.to_input(payload, job.stats))
+    train = torch.from_numpy(job.plan.positions.copy())
+    return TrainStats(len(train), job.modality.to_input(payload, job.stats), train, job.stats)
 
 
 def place(method: Method, ranks: Ranks, layout: str, sync_batch_norm: bool) -> Method:

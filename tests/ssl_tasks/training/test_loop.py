@@ -184,6 +184,17 @@ def test_a_batch_larger_than_the_data_is_refused() -> None:
         train(make_job(**{**RECIPES["simclr"], "batch_size": 4096}))
 
 
+def test_methods_are_told_where_train_rows_lie_and_how_they_were_normalized(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(methods.spec("simclr").method, "prepare", lambda method, stats: seen.append(stats))
+    job = make_job(**RECIPES["simclr"])
+    build_method(job)
+    (stats,) = seen
+    assert stats.num_rows == len(job.plan.positions)
+    assert stats.positions.tolist() == job.plan.positions.tolist() != list(range(stats.num_rows))
+    assert stats.normalization == job.stats
+
+
 def test_calibration_is_kept_for_the_resumed_run() -> None:
     job = make_job(**{**RECIPES["simclr"], "layout": "auto", "max_steps": 2})
     first = train(job).choice
