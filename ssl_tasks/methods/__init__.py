@@ -27,6 +27,7 @@ METHODS = {
     "barlow_twins": ("ssl_tasks.methods.barlow_twins", 1),
     "vicreg": ("ssl_tasks.methods.vicreg", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
+    "autoencoder": ("ssl_tasks.methods.autoencoder", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
