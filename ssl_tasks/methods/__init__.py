@@ -28,6 +28,7 @@ METHODS = {
     "vicreg": ("ssl_tasks.methods.vicreg", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "autoencoder": ("ssl_tasks.methods.autoencoder", 1),
+    "sparse_autoencoder": ("ssl_tasks.methods.sparse_autoencoder", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
