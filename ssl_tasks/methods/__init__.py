@@ -29,6 +29,7 @@ METHODS = {
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "autoencoder": ("ssl_tasks.methods.autoencoder", 1),
     "sparse_autoencoder": ("ssl_tasks.methods.sparse_autoencoder", 1),
+    "contractive": ("ssl_tasks.methods.contractive", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
