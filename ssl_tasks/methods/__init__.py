@@ -30,6 +30,7 @@ METHODS = {
     "autoencoder": ("ssl_tasks.methods.autoencoder", 1),
     "sparse_autoencoder": ("ssl_tasks.methods.sparse_autoencoder", 1),
     "contractive": ("ssl_tasks.methods.contractive", 1),
+    "contrastive_autoencoder": ("ssl_tasks.methods.contrastive_autoencoder", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
