@@ -31,6 +31,7 @@ METHODS = {
     "sparse_autoencoder": ("ssl_tasks.methods.sparse_autoencoder", 1),
     "contractive": ("ssl_tasks.methods.contractive", 1),
     "contrastive_autoencoder": ("ssl_tasks.methods.contrastive_autoencoder", 1),
+    "vae": ("ssl_tasks.methods.vae", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
