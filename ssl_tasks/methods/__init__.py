@@ -32,6 +32,7 @@ METHODS = {
     "contractive": ("ssl_tasks.methods.contractive", 1),
     "contrastive_autoencoder": ("ssl_tasks.methods.contrastive_autoencoder", 1),
     "vae": ("ssl_tasks.methods.vae", 1),
+    "aae": ("ssl_tasks.methods.aae", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
 }
