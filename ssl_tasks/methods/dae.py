@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
-from ssl_tasks.methods.heads import ConvDecoder, mlp
+from ssl_tasks.methods.heads import decoder
 from ssl_tasks.randomness import normal, uniform
 
 MAX_NUMBERS = 1 << 22
@@ -86,11 +86,7 @@ class DAE(Method):
 
     def __init__(self, config: DAEConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)
-        self.decoder: nn.Module
-        if len(input_shape) == 3:
-            self.decoder = ConvDecoder(self.num_features, input_shape, config.decoder_width)
-        else:
-            self.decoder = mlp(self.num_features, config.decoder_width, *input_shape)
+        self.decoder = decoder(self.num_features, input_shape, config.decoder_width)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the mean squared error to the clean input: 1 is as good as the train mean."""

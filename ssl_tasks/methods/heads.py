@@ -60,3 +60,14 @@ class ConvDecoder(nn.Module):
             x_BCHW = functional.relu(conv(functional.interpolate(x_BCHW, scale_factor=2.0, mode="nearest")))
         images: Tensor = self.to_image(x_BCHW)[..., : self.height, : self.width]
         return images
+
+
+def decoder(num_features: int, input_shape: tuple[int, ...], width: int) -> nn.Module:
+    """Features back to inputs, (B, num_features) -> (B, *input_shape): of images by `ConvDecoder`, of tables by `mlp`.
+
+    Args:
+        width: channels of the convolutional decoder, or units of the hidden layer of a table's.
+    """
+    if len(input_shape) == 3:
+        return ConvDecoder(num_features, input_shape, width)
+    return mlp(num_features, width, *input_shape)

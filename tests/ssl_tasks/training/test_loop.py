@@ -29,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "moco": {"method": {"name": "moco", "queue_size": 50}, "backbone": "test_resnet"},
     "dae": {"method": "dae", "backbone": "test_resnet"},
     "scarf": {"method": "scarf", "backbone": "mlp:32x2", "modality": "tabular"},
+    "aae": {"method": {"name": "aae", "feature_weight": 0.1}, "backbone": "mlp:32x2", "modality": "tabular"},
 }
 COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_checks": 2, "max_steps": 50}
 
