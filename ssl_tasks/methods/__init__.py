@@ -29,6 +29,7 @@ METHODS = {
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
+    "gan": ("ssl_tasks.methods.gan", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs
 the version alone. Raise it when equal inputs no longer give equal weights; versions.lock holds you to it."""

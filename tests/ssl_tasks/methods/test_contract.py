@@ -116,21 +116,22 @@ def test_forward_leaves_its_batch_alone(case):
     assert torch.equal(batch.keys, before.keys)
 
 
-def test_steps_on_one_batch_lower_its_loss(case):
-    method, batch = make(*case), make_batch(*case)
-    optimizers = {phase: torch.optim.AdamW(method.param_groups(phase), lr=2e-3) for phase in method.phases}
-    losses = []
-    for _ in range(15):
-        losses.append(0.0)
-        for phase, optimizer in optimizers.items():
+def test_steps_of_a_phase_on_one_batch_lower_its_loss(case):
+    """Each phase on its own: those of an adversarial method work against each other, and their sum need not fall."""
+    batch = make_batch(*case)
+    for phase in make(*case).phases:
+        method = make(*case)
+        optimizer = torch.optim.AdamW(method.param_groups(phase), lr=2e-3)
+        losses = []
+        for _ in range(15):
             loss = method(batch, phase)["loss"]
-            losses[-1] += loss.item()
+            losses.append(loss.item())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    drop = losses[0] - losses[-1]
-    assert drop > 0.02 * abs(losses[0]), losses
-    assert drop > 0.02, losses
+        drop = losses[0] - losses[-1]
+        assert drop > 0.02 * abs(losses[0]), (phase, losses)
+        assert drop > 0.02, (phase, losses)
 
 
 def test_state_dict_round_trip_is_exact(case):
