@@ -30,6 +30,7 @@ METHODS = {
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
     "gan": ("ssl_tasks.methods.gan", 1),
+    "diffusion": ("ssl_tasks.methods.diffusion", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs
 the version alone. Raise it when equal inputs no longer give equal weights; versions.lock holds you to it."""
