@@ -33,10 +33,10 @@ class TinyConv(nn.Module):
         return self.layers(x).relu().mean((2, 3))
 
 
-def tiny(spec: MethodSpec, num_rows: int = 40, **options: Any) -> Method:
-    """The method in float64 on `TinyConv`, prepared for `num_rows` train rows."""
+def tiny(spec: MethodSpec, num_rows: int = 40, backbone: nn.Module | None = None, **options: Any) -> Method:
+    """The method in float64 on `TinyConv`, where no other is given, prepared for `num_rows` train rows."""
     torch.manual_seed(0)
-    method = spec.method(spec.config(name=spec.name, **options), TinyConv(), SHAPE)
+    method = spec.method(spec.config(name=spec.name, **options), backbone or TinyConv(), SHAPE)
     method.prepare(TrainStats(num_rows, torch.zeros(1, *SHAPE)))
     return method.double()
 
