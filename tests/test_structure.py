@@ -111,10 +111,10 @@ def test_the_public_surface_is_frozen() -> None:
 
 
 METHODS = [
-    *("aae", "autoencoder", "barlow_twins", "byol", "colorization", "context_prediction", "contractive",),
-    *("contrastive_autoencoder", "dae", "ijepa", "inpainting", "instance_discrimination", "jigsaw",),
-    *("mae", "moco", "rotation", "scarf", "simclr", "simmim", "simsiam", "sparse_autoencoder", "vae",),
-    *("vicreg",),
+    *("aae", "autoencoder", "barlow_twins", "bigan", "byol", "colorization", "context_prediction",),
+    *("contractive", "contrastive_autoencoder", "dae", "diffusion", "gan", "ijepa", "inpainting",),
+    *("instance_discrimination", "jigsaw", "mae", "moco", "rbm", "rotation", "scarf", "simclr", "simmim",),
+    *("simsiam", "sparse_autoencoder", "vae", "vicreg",),
 ]  # fmt: skip
 RECIPE_KEYS = {
     "ingest": {"path", "modality"},

@@ -41,11 +41,11 @@ def tiny_vit() -> nn.Module:
     return vit
 
 
-def tiny(spec: MethodSpec, num_rows: int = 40, **options: Any) -> Method:
-    """The method in float64 on `TinyConv`, or on a ViT where it needs one, prepared for `num_rows` train rows."""
+def tiny(spec: MethodSpec, num_rows: int = 40, backbone: nn.Module | None = None, **options: Any) -> Method:
+    """The method in float64, prepared for `num_rows` train rows; on `TinyConv`, or the ViT it needs, by default."""
     torch.manual_seed(0)
     shape = shape_for(spec)
-    backbone = tiny_vit() if shape == VIT_SHAPE else TinyConv()
+    backbone = backbone or (tiny_vit() if shape == VIT_SHAPE else TinyConv())
     method = spec.method(spec.config(name=spec.name, **options), backbone, shape)
     method.prepare(TrainStats(num_rows, torch.zeros(1, *shape)))
     return method.double()
@@ -65,20 +65,26 @@ def tiny_batch(method: Method) -> Batch:
 
 
 def one_step(spec: MethodSpec, **options: Any) -> dict[str, Tensor]:
-    """Scalars, gradients as DDP averages them, and what `after_step` leaves after a step of plain SGD."""
+    """Scalars, gradients as DDP averages them, and what `after_step` leaves after a step of plain SGD per phase."""
     method = tiny(spec, **options)
     batch = tiny_batch(method)
     module = convert_sync_batchnorm(method, "cpu")
     if world_size() > 1:
-        module = DistributedDataParallel(module, broadcast_buffers=False)
-    output = module(batch, "main")
-    output["loss"].backward()
-    results = {f"mean {name}": value.detach().double() for name, value in output.items()}
+        several = len(method.phases) > 1
+        module = DistributedDataParallel(module, broadcast_buffers=False, find_unused_parameters=several)
     trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
-    with torch.no_grad():
-        for name, parameter in trained.items():
-            results[f"grad {name}"] = parameter.grad.clone()
-            parameter -= 0.1 * parameter.grad
+    results = {}
+    for phase in method.phases:
+        method.zero_grad()
+        output = module(batch, phase)
+        output["loss"].backward()
+        results |= {f"mean {phase} {name}": value.detach().double() for name, value in output.items()}
+        moved = {id(p) for group in method.param_groups(phase) for p in group["params"]}
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                if id(parameter) in moved:
+                    results[f"grad {name}"] = parameter.grad.clone()
+                    parameter -= 0.1 * parameter.grad
     method.after_step(0.5)
     results |= {f"teacher {name}": p.detach() for name, p in method.named_parameters() if name not in trained}
     return results | {f"buffer {name}": b for name, b in method.named_buffers()}
@@ -92,7 +98,7 @@ def assert_ranks_agree(alone: dict[str, Tensor], ranks: list[dict[str, Tensor]])
         found = (first[key] + second[key]) / 2 if mean else first[key]
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10, msg=lambda m, key=key: f"{key}: {m}")
         assert mean or torch.equal(first[key], second[key]), key
-    assert not torch.equal(first["mean loss"], second["mean loss"])
+        assert not key.endswith(" loss") or not torch.equal(first[key], second[key]), key  # each has rows of its own
 
 
 def assert_same_loss_and_gradients(

@@ -35,7 +35,8 @@ def build_backbone(
     """An untrained backbone, (B, *input_shape) -> (B, num_features).
 
     Args:
-        name: a timm name for images; `mlp` or `mlp:<width>x<depth>` for tables.
+        name: a timm name for images; `mlp` or `mlp:<width>x<depth>` for tables. For the method rbm: `rbm:<hidden>`
+            for both, `crbm:<filters>x<kernel>` for images.
         stem: of images: `small` keeps the resolution in the first layers or cuts small patches, `standard` is the
             network as published, `auto` is small up to 64 pixels a side where the network has such a stem.
         pool: `average` takes the mean of a ViT's patch tokens as its features, where the network itself would take the
@@ -51,6 +52,10 @@ def build_backbone(
     # CPU only: networks are made there, and torch.manual_seed would reset the generators of every GPU.
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+        if modality in ("image", "tabular") and name.partition(":")[0] in ("rbm", "crbm"):
+            from ssl_tasks.backbones import energy
+
+            return energy.build(name, input_shape, stem, view_sides)
         if modality == "image":
             from ssl_tasks.backbones import images  # timm costs seconds
 

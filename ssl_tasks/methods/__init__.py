@@ -43,6 +43,10 @@ METHODS = {
     "inpainting": ("ssl_tasks.methods.inpainting", 1),
     "colorization": ("ssl_tasks.methods.colorization", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
+    "gan": ("ssl_tasks.methods.gan", 1),
+    "diffusion": ("ssl_tasks.methods.diffusion", 1),
+    "rbm": ("ssl_tasks.methods.rbm", 1),
+    "bigan": ("ssl_tasks.methods.bigan", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs
 the version alone. Raise it when equal inputs no longer give equal weights; versions.lock holds you to it."""

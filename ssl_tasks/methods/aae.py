@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional
 
+from ssl_tasks.methods.adversarial import taken_for_real_loss, told_apart_loss
 from ssl_tasks.methods.autoencoder import squared_error
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec, split_decay
 from ssl_tasks.methods.byol import regression_loss
@@ -34,17 +34,6 @@ class AAEConfig(MethodConfig):
     Larsen et al., arXiv 1512.09300, but features of the encoder). Costs one more pass through the backbone."""
     decoder_width: int = Field(64, ge=1)
     """Channels of the convolutional decoder, or units of the hidden layer of a table's."""
-
-
-def discriminator_loss(of_prior: Tensor, of_codes: Tensor) -> Tensor:
-    """-log D(z) - log(1 - D(q(x))), D = sigmoid of (B, 1) logits (section 1.1); 2 log 2 = 1.386 at chance."""
-    of_prior, of_codes = (z.to(torch.promote_types(z.dtype, torch.float32)) for z in (of_prior, of_codes))
-    return functional.softplus(-of_prior).mean() + functional.softplus(of_codes).mean()
-
-
-def generator_loss(of_codes: Tensor) -> Tensor:
-    """-log D(q(x)), which has a gradient where D is sure (Goodfellow et al., section 3); log 2 = 0.693 at chance."""
-    return functional.softplus(-of_codes.to(torch.promote_types(of_codes.dtype, torch.float32))).mean()
 
 
 def held(module: nn.Module, x: Tensor) -> Tensor:
@@ -80,14 +69,14 @@ class AAE(Method):
         if phase == "main":
             return self._reconstruct(x)
         if phase == "generator":
-            return {"loss": generator_loss(held(self.discriminator, self.code(self.backbone(x))))}
+            return {"loss": taken_for_real_loss(held(self.discriminator, self.code(self.backbone(x))))}
         with torch.no_grad():
             codes = self.code(self.backbone(x))
         dtype = torch.promote_types(codes.dtype, torch.float32)
         prior = self.config.prior_std * normal(batch.keys, "aae.prior", codes.shape[1], dtype)
         of_prior, of_codes = self.discriminator(torch.cat([prior, codes.to(dtype)])).chunk(2)
         right = torch.cat([of_prior.detach() > 0, of_codes.detach() < 0])
-        return {"loss": discriminator_loss(of_prior, of_codes), "accuracy": right.float().mean()}
+        return {"loss": told_apart_loss(of_prior, of_codes), "accuracy": right.float().mean()}
 
     def _reconstruct(self, x: Tensor) -> dict[str, Tensor]:
         features = self.backbone(x)

@@ -6,7 +6,6 @@ pretrain: {method: {name: dae, mask_rate: 0.25, noise_std: 0.0}}
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -15,10 +14,8 @@ from torch import Tensor, nn
 
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
 from ssl_tasks.methods.heads import decoder
+from ssl_tasks.methods.noise import draw
 from ssl_tasks.randomness import normal, uniform
-
-MAX_NUMBERS = 1 << 22
-"""Random numbers drawn at once: the mixing holds several int64 copies, 32 MiB each at this bound."""
 
 
 class DAEConfig(MethodConfig):
@@ -62,19 +59,10 @@ def corrupt(x: Tensor, keys: Tensor, mask_rate: float, noise_std: float) -> tupl
         The corrupted input, and what was masked: bool (B, 1, H, W) or (B, D).
     """
     places = (len(x), 1, *x.shape[2:]) if x.ndim > 2 else tuple(x.shape)
-    masked = _draw(uniform, keys, "dae.mask", math.prod(places[1:]), x.dtype).view(places) < mask_rate
+    masked = draw(uniform, keys, "dae.mask", math.prod(places[1:]), x.dtype).view(places) < mask_rate
     if noise_std > 0:
-        x = x + noise_std * _draw(normal, keys, "dae.noise", math.prod(x.shape[1:]), x.dtype).view_as(x)
+        x = x + noise_std * draw(normal, keys, "dae.noise", math.prod(x.shape[1:]), x.dtype).view_as(x)
     return x.masked_fill(masked, 0.0), masked
-
-
-def _draw(
-    source: Callable[[Tensor, str, int, torch.dtype], Tensor], keys: Tensor, stream: str, count: int, dtype: torch.dtype
-) -> Tensor:
-    """(B, count) numbers, some rows at a time: a row's numbers depend on its own key only."""
-    rows = max(1, MAX_NUMBERS // count)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    return torch.cat([source(part, stream, count, wide) for part in torch.split(keys, rows)]).to(dtype)
 
 
 class DAE(Method):

@@ -6,7 +6,7 @@ pretrain: {method: {name: inpainting, hole: center, adversarial_weight: 0.0}}
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec, split_decay
+from ssl_tasks.methods.adversarial import AdversarialMethod, taken_for_real_loss, told_apart_loss
+from ssl_tasks.methods.base import Batch, MethodConfig, MethodSpec, ViewSpec
 from ssl_tasks.methods.heads import ConvDecoder
 from ssl_tasks.methods.pieces import integers
 
@@ -87,11 +88,6 @@ def reconstruction_loss(reconstruction: Tensor, clean: Tensor, weight: Tensor) -
     return ((weight * error).sum(dim=1) / weight.sum(dim=1)).mean()
 
 
-def discriminator_loss(real: Tensor, painted: Tensor) -> Tensor:
-    """-log D of images as they are and -log (1 - D) of painted ones (equation 2), from logits (B,); log 4 at chance."""
-    return functional.softplus(-real).mean() + functional.softplus(painted).mean()
-
-
 class Discriminator(nn.Module):
     """Logits (B,) that images (B, C, H, W) are as they were: strided convolutions (arXiv 1511.06434).
 
@@ -114,12 +110,14 @@ class Discriminator(nn.Module):
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
-class Inpainting(Method):
+class Inpainting(AdversarialMethod):
     """Backbone on the image with its hole, a decoder from its pooled features, and a discriminator."""
 
     # The sample itself, as for the denoising autoencoder: what an augmentation policy does to colours would be one
     # more thing to paint.
     views: ClassVar[ViewSpec] = ViewSpec(("plain",))
+    phases: ClassVar[tuple[str, ...]] = ("main",)
+    discriminating: ClassVar[tuple[str, ...]] = (DISCRIMINATOR,)
 
     def __init__(self, config: InpaintingConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)
@@ -147,7 +145,7 @@ class Inpainting(Method):
                 completed = torch.where(hole, self._paint(clean, hole).to(clean.dtype), clean)
             real, painted = self.discriminator(torch.cat([clean, completed])).chunk(2)
             told = torch.cat([real > 0, painted < 0]).float().mean()
-            return {"loss": discriminator_loss(real, painted), "accuracy": told}
+            return {"loss": told_apart_loss(real, painted), "accuracy": told}
         painted = self._paint(clean, hole)
         weight = entry_weights(hole, self.border, self.config.overlap_weight)
         loss = reconstruction_loss(painted, clean, weight)
@@ -155,20 +153,13 @@ class Inpainting(Method):
             return {"loss": loss}
         # -log D as in the paper's code: log (1 - D) of equation 2 has hardly a gradient where D is right
         verdict = self.discriminator(torch.where(hole, painted.to(clean.dtype), clean))
-        adversarial = functional.softplus(-verdict).mean()
+        adversarial = taken_for_real_loss(verdict)
         share = self.config.adversarial_weight
         return {
             "loss": (1.0 - share) * loss + share * adversarial,
             "reconstruction": loss.detach(),
             "adversarial": adversarial.detach(),
         }
-
-    def param_groups(self, phase: str) -> list[dict[str, Any]]:
-        """The discriminator's, or all others."""
-        judging = phase == DISCRIMINATOR
-        named = self.named_parameters()
-        decay, plain = split_decay((n, p) for n, p in named if n.startswith(f"{DISCRIMINATOR}.") == judging)
-        return [{"params": decay}, {"params": plain, "weight_decay": 0.0}]
 
 
 SPEC = MethodSpec(

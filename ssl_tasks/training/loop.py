@@ -125,6 +125,8 @@ class Trainer:
         self.method.after_step((self.step + 1) / self.job.total_steps)
         if self.ema is not None:
             self.ema.update(self.method.backbone, self.step)
+        # of several phases the sum: `loss` is what a run is watched by
+        logged.setdefault("loss", torch.stack([logged[_named("loss", phase)] for phase in self.optimizers]).sum())
         self._log(rate, logged)
         self.step += 1
 

@@ -10,7 +10,8 @@ from tests_ranks import assert_ranks_agree, assert_same_loss_and_gradients, rows
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ssl_tasks.methods.aae import AAE, SPEC, AAEConfig, discriminator_loss, generator_loss, held
+from ssl_tasks.methods.aae import AAE, SPEC, AAEConfig, held
+from ssl_tasks.methods.adversarial import taken_for_real_loss, told_apart_loss
 from ssl_tasks.methods.base import Batch, Method
 from ssl_tasks.randomness import normal, row_keys
 from ssl_tasks.training.collectives import convert_sync_batchnorm, world_size
@@ -31,16 +32,16 @@ def naive_generator(of_codes: Tensor) -> Tensor:
 
 def test_the_adversarial_losses_and_their_gradients_against_the_paper():
     inputs = [rows(5, 1, seed=seed) for seed in (0, 1)]
-    assert_same_loss_and_gradients(discriminator_loss, naive_discriminator, inputs)
-    assert_same_loss_and_gradients(generator_loss, naive_generator, inputs[:1])
+    assert_same_loss_and_gradients(told_apart_loss, naive_discriminator, inputs)
+    assert_same_loss_and_gradients(taken_for_real_loss, naive_generator, inputs[:1])
     zero = torch.zeros(2, 1)
-    assert discriminator_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
-    assert generator_loss(zero).item() == pytest.approx(math.log(2))
+    assert told_apart_loss(zero, zero).item() == pytest.approx(2 * math.log(2))
+    assert taken_for_real_loss(zero).item() == pytest.approx(math.log(2))
 
 
 def test_a_sure_discriminator_leaves_the_generator_a_finite_loss_and_a_gradient():
     logits = torch.full((2, 1), -200.0, requires_grad=True)
-    loss = generator_loss(logits)
+    loss = taken_for_real_loss(logits)
     loss.backward()
     assert loss.item() == 200.0
     assert logits.grad.tolist() == [[-0.5], [-0.5]]

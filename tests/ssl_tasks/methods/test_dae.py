@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from ssl_tasks.methods import dae
+from ssl_tasks.methods import noise
 from ssl_tasks.methods.dae import DAEConfig, corrupt, denoising_loss
 from ssl_tasks.methods.heads import ConvDecoder
 from ssl_tasks.randomness import row_keys
@@ -78,7 +78,7 @@ def test_corruption_of_a_row_does_not_depend_on_the_batch_nor_on_the_chunks(monk
     halves = [corrupt(x[part], keys[part], 0.3, 0.2)[0] for part in (slice(0, 5), slice(5, 10))]
     assert torch.equal(whole, torch.cat(halves))
     assert not torch.equal(whole, corrupt(x, row_keys(3, 5, torch.arange(10)), 0.3, 0.2)[0])
-    monkeypatch.setattr(dae, "MAX_NUMBERS", 60)
+    monkeypatch.setattr(noise, "MAX_NUMBERS", 60)
     assert torch.equal(whole, corrupt(x, keys, 0.3, 0.2)[0])
 
 

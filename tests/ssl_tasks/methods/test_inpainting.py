@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_tasks.errors import RequestError
+from ssl_tasks.methods.adversarial import told_apart_loss
 from ssl_tasks.methods.inpainting import (
     SPEC,
     InpaintingConfig,
-    discriminator_loss,
     entry_weights,
     holes,
     reconstruction_loss,
@@ -60,7 +60,7 @@ def test_reconstruction_loss_and_its_gradient_against_the_paper(border, border_w
 def test_discriminator_loss_and_its_gradient_against_the_paper():
     """Equation 2, image by image."""
     assert_same_loss_and_gradients(
-        discriminator_loss,
+        told_apart_loss,
         lambda real, painted: (
             sum(
                 -torch.log(1 / (1 + torch.exp(-a))) - torch.log(1 - 1 / (1 + torch.exp(-b)))
@@ -70,7 +70,7 @@ def test_discriminator_loss_and_its_gradient_against_the_paper():
         ),
         [rows(5, seed=0), rows(5, seed=1)],
     )
-    assert float(discriminator_loss(torch.zeros(3), torch.zeros(3))) == pytest.approx(math.log(4))
+    assert float(told_apart_loss(torch.zeros(3), torch.zeros(3))) == pytest.approx(math.log(4))
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_the_loss_is_the_weighted_sum_of_both_terms_and_the_discriminator_sees_c
     torch.testing.assert_close(output["adversarial"], adversarial.detach())
     found = method(batch, "discriminator")
     real = method.discriminator(clean)
-    torch.testing.assert_close(found["loss"], discriminator_loss(real, judged))
+    torch.testing.assert_close(found["loss"], told_apart_loss(real, judged))
     assert found["accuracy"] == torch.cat([real > 0, judged < 0]).float().mean()
 
 
