@@ -63,7 +63,7 @@ def require_used_policies(recipe: Recipe) -> None:
         return
     pretrain: Any = getattr(recipe, "pretrain", None)
     name = pretrain.method.name
-    used = dict.fromkeys(methods.spec(name).method.views.policies)  # imports torch
+    used = dict.fromkeys(methods.view_policies(pretrain.method.options(), pretrain.modality))  # imports torch
     unused = [policy for policy in given if policy not in used]
     if unused:
         raise RequestError(

@@ -37,14 +37,16 @@ def tiny(spec: MethodSpec, num_rows: int = 40, **options: Any) -> Method:
     """The method in float64 on `TinyConv`, prepared for `num_rows` train rows."""
     torch.manual_seed(0)
     method = spec.method(spec.config(name=spec.name, **options), TinyConv(), SHAPE)
-    method.prepare(TrainStats(num_rows, torch.zeros(1, *SHAPE)))
+    method.prepare(TrainStats(num_rows, torch.zeros(1, *SHAPE), torch.arange(num_rows)))
     return method.double()
 
 
 def tiny_batch(method: Method) -> Batch:
     """This rank's rows of one batch."""
     mine = slice(rank() * NUM_ROWS // world_size(), (rank() + 1) * NUM_ROWS // world_size())
-    views = [rows(NUM_ROWS, *SHAPE, seed=1 + number)[mine] for number in range(len(method.views.policies))]
+    views = [
+        rows(NUM_ROWS, *SHAPE, seed=1 + number)[mine] for number in range(len(method.views_for(method.config).policies))
+    ]
     return Batch(views, torch.arange(NUM_ROWS)[mine], torch.arange(NUM_ROWS)[mine])
 
 

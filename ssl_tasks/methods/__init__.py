@@ -26,6 +26,7 @@ METHODS = {
     "simsiam": ("ssl_tasks.methods.simsiam", 1),
     "barlow_twins": ("ssl_tasks.methods.barlow_twins", 1),
     "vicreg": ("ssl_tasks.methods.vicreg", 1),
+    "dino": ("ssl_tasks.methods.dino", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "dae": ("ssl_tasks.methods.dae", 1),
     "scarf": ("ssl_tasks.methods.scarf", 1),
@@ -67,6 +68,12 @@ def spec(name: str) -> MethodSpec:
 def version(name: str) -> int:
     """The method's version."""
     return METHODS[name][1] if name in METHODS else spec(name).version
+
+
+def view_policies(options: dict[str, Any], modality: str) -> tuple[str, ...]:
+    """Policies of the views that a method with these options needs, in order; raises as `resolve` does."""
+    config = resolve(options, modality)
+    return spec(config.name).method.views_for(config).policies
 
 
 def resolve(options: dict[str, Any], modality: str) -> MethodConfig:

@@ -55,6 +55,8 @@ class TrainStats:
     num_rows: int
     sample: Tensor
     """(N, C, H, W) or (N, D) normalized inputs of at most 10,000 train rows, drawn with the run's seed."""
+    positions: Tensor
+    """(num_rows,) int64, all train rows' positions in the payload, ascending; `Batch.positions` are among them."""
 
 
 class Method(nn.Module):
@@ -76,6 +78,11 @@ class Method(nn.Module):
         self.config = config
         self.backbone = backbone
         self.num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
+
+    @classmethod
+    def views_for(cls, config: Any) -> ViewSpec:
+        """The views that the method needs with these options; `views` where they do not depend on them."""
+        return cls.views
 
     def prepare(self, stats: TrainStats) -> None:
         """Compute what is needed once from train rows, into buffers, before step 0."""

@@ -14,6 +14,7 @@ from ssl_tasks.randomness import row_keys
 INPUTS = {"image": ((3, 10, 10), "test_resnet"), "tabular": ((7,), "mlp:16x2")}
 CASES = [(name, modality) for name in names() for modality in spec(name).modalities]
 NUM_ROWS = 8
+NUM_TRAIN = 200
 
 
 def narrow(name: str) -> MethodConfig:
@@ -29,7 +30,7 @@ def make(name: str, modality: str, seed: int = 0) -> Method:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         method = spec(name).method(narrow(name), backbone, shape)
-    method.prepare(TrainStats(num_rows=50, sample=samples(50, modality, seed=9)))
+    method.prepare(TrainStats(NUM_TRAIN, samples(50, modality, seed=9), torch.arange(NUM_TRAIN)))
     return method.train()
 
 
@@ -40,17 +41,12 @@ def samples(count: int, modality: str, seed: int) -> Tensor:
 def make_batch(name: str, modality: str, step: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
     positions = torch.arange(10, 10 + NUM_ROWS)
     plain = samples(NUM_ROWS, modality, seed=1)
-    policies = spec(name).method(narrow(name), *backbone_of(modality)).views.policies
+    policies = spec(name).method.views_for(narrow(name)).policies
     views = [
         plain if policy == "plain" else plain + 0.3 * samples(NUM_ROWS, modality, seed=2 + number)
         for number, policy in enumerate(policies)
     ]
     return Batch([view.to(dtype) for view in views], positions, row_keys(0, step, positions))
-
-
-def backbone_of(modality: str) -> tuple[torch.nn.Module, tuple[int, ...]]:
-    shape, backbone_name = INPUTS[modality]
-    return build_backbone(backbone_name, modality=modality, input_shape=shape), shape
 
 
 def loss_of(method: Method, batch: Batch) -> Tensor:

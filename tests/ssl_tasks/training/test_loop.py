@@ -49,7 +49,9 @@ def make_job(size: int = 8, **options: Any) -> Job:
     config = PretrainConfig.model_validate({**COMMON, **options})
     normalized, split, augmented = artifacts(config.modality, size)
     out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
-    return Job(config, out, normalized, split, augmented, methods.spec(config.method.name).method.views.policies)
+    return Job(
+        config, out, normalized, split, augmented, methods.view_policies(config.method.options(), config.modality)
+    )
 
 
 def train(job: Job, stop: int | None = None) -> Trainer:
