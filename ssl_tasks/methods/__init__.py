@@ -23,6 +23,7 @@ METHODS = {
     "simclr": ("ssl_tasks.methods.simclr", 1),
     "moco": ("ssl_tasks.methods.moco", 1),
     "moco_v3": ("ssl_tasks.methods.moco_v3", 1),
+    "cpc": ("ssl_tasks.methods.cpc", 1),
     "byol": ("ssl_tasks.methods.byol", 1),
     "simsiam": ("ssl_tasks.methods.simsiam", 1),
     "barlow_twins": ("ssl_tasks.methods.barlow_twins", 1),
