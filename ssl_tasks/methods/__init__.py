@@ -30,6 +30,7 @@ METHODS = {
     "vicreg": ("ssl_tasks.methods.vicreg", 1),
     "dino": ("ssl_tasks.methods.dino", 1),
     "swav": ("ssl_tasks.methods.swav", 1),
+    "two_encoders": ("ssl_tasks.methods.two_encoders", 1),
     "deepcluster": ("ssl_tasks.methods.deepcluster", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "dae": ("ssl_tasks.methods.dae", 1),

@@ -77,7 +77,8 @@ def projection_std(projections: Tensor) -> Tensor:
     directions = functional.normalize(projections.double(), dim=1)
     moments = torch.stack([directions.mean(dim=0), directions.square().mean(dim=0)])
     mean, square = gather_with_grad(moments[None]).mean(dim=0)
-    return (square - mean.square()).clamp(min=0.0).sqrt().mean() * math.sqrt(projections.shape[1])
+    std: Tensor = (square - mean.square()).clamp(min=0.0).sqrt().mean() * math.sqrt(projections.shape[1])
+    return std
 
 
 class ConvDecoder(nn.Module):

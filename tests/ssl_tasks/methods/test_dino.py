@@ -158,21 +158,22 @@ def test_a_vision_transformer_takes_local_views_of_another_size():
 
 
 def after_training(**options: float) -> tuple[float, float]:
-    """After 60 steps on noisy copies of pictures in four colours: the mean entropy of the teacher's distributions, and
+    """After 100 steps on noisy copies of pictures in four colours: the mean entropy of the teacher's distributions, and
     how much less than the entropy of their mean it is, which is what they tell of a picture."""
     torch.manual_seed(0)
-    small = {**SMALL, "num_local": 0, "out_dim": 16, "hidden_dim": 16, "momentum": 0.9, "freeze_last_layer": 0.0}
+    small = {"num_local": 0, "out_dim": 16, "hidden_dim": 16, "bottleneck_dim": 8, "freeze_last_layer": 0.0}
+    small |= {"momentum": 0.9, "teacher_temperature": 0.04}
     method = SPEC.method(DINOConfig(name="dino", **{**small, **options}), TinyConv(), SHAPE)
     optimizer = torch.optim.AdamW(method.param_groups("main"), lr=0.01)
     generator = torch.Generator().manual_seed(1)
     colours, numbers = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]]), torch.arange(32)
     x = colours.repeat(8, 1)[:, :, None, None] + 0.3 * torch.randn(32, *SHAPE, generator=generator)
-    for step in range(60):
+    for step in range(100):
         views = [x + 0.3 * torch.randn(x.shape, generator=generator) for _ in range(2)]
         optimizer.zero_grad()
         method(Batch(views, numbers, numbers), "main")["loss"].backward()
         optimizer.step()
-        method.after_step((step + 1) / 60)
+        method.after_step((step + 1) / 100)
     q = ((method.teacher(x) - method.center) / method._temperature()).softmax(dim=1)
     entropy, of_mean = (float(torch.special.entr(p).sum(dim=-1).mean()) for p in (q, q.mean(dim=0)))
     return entropy, of_mean - entropy
@@ -183,7 +184,7 @@ def test_centering_and_sharpening_each_keep_the_other_from_collapse():
     chance = math.log(16)
     entropy, told = after_training()
     assert 0.02 * chance < entropy < 0.98 * chance
-    assert told > 0.01
+    assert told > 0.1
     entropy, told = after_training(center_momentum=1.0)
     assert entropy < 0.02 * chance
     assert told < 0.001
