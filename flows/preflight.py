@@ -63,7 +63,7 @@ def require_used_policies(recipe: Recipe) -> None:
         return
     pretrain: Any = getattr(recipe, "pretrain", None)
     name = pretrain.method.name
-    used = dict.fromkeys(methods.spec(name).method.views.policies)  # imports torch
+    used = dict.fromkeys(methods.view_policies(pretrain.method.options(), pretrain.modality))  # imports torch
     unused = [policy for policy in given if policy not in used]
     if unused:
         raise RequestError(
@@ -89,7 +89,7 @@ def require_fitting_method(recipe: Recipe) -> None:
     channels = normalize.channels if isinstance(normalize.channels, int) else 3
     stats = {"shape": (normalize.size, normalize.size, channels), "mean": [0.5] * channels}
     views = resolve(augment, stats, np.dtype(np.uint8))
-    names = methods.spec(pretrain.method.name).method.views.policies
+    names = methods.view_policies(pretrain.method.options(), pretrain.modality)
     rehearse(pretrain, (channels, normalize.size, normalize.size), names, views)
 
 

@@ -47,7 +47,7 @@ def tiny(spec: MethodSpec, num_rows: int = 40, backbone: nn.Module | None = None
     shape = shape_for(spec)
     backbone = backbone or (tiny_vit() if shape == VIT_SHAPE else TinyConv())
     method = spec.method(spec.config(name=spec.name, **options), backbone, shape)
-    method.prepare(TrainStats(num_rows, torch.zeros(1, *shape)))
+    method.prepare(TrainStats(num_rows, torch.zeros(1, *shape), torch.arange(num_rows)))
     return method.double()
 
 
@@ -60,7 +60,9 @@ def tiny_batch(method: Method) -> Batch:
     """This rank's rows of one batch."""
     mine = slice(rank() * NUM_ROWS // world_size(), (rank() + 1) * NUM_ROWS // world_size())
     shape = VIT_SHAPE if isinstance(method.backbone, VisionTransformer) else SHAPE
-    views = [rows(NUM_ROWS, *shape, seed=1 + number)[mine] for number in range(len(method.views.policies))]
+    views = [
+        rows(NUM_ROWS, *shape, seed=1 + number)[mine] for number in range(len(method.views_for(method.config).policies))
+    ]
     return Batch(views, torch.arange(NUM_ROWS)[mine], torch.arange(NUM_ROWS)[mine])
 
 

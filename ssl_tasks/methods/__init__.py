@@ -23,6 +23,8 @@ METHODS = {
     "simclr": ("ssl_tasks.methods.simclr", 1),
     "moco": ("ssl_tasks.methods.moco", 1),
     "instance_discrimination": ("ssl_tasks.methods.instance_discrimination", 1),
+    "moco_v3": ("ssl_tasks.methods.moco_v3", 1),
+    "cpc": ("ssl_tasks.methods.cpc", 1),
     "byol": ("ssl_tasks.methods.byol", 1),
     "simsiam": ("ssl_tasks.methods.simsiam", 1),
     "barlow_twins": ("ssl_tasks.methods.barlow_twins", 1),
@@ -30,6 +32,10 @@ METHODS = {
     "mae": ("ssl_tasks.methods.mae", 1),
     "simmim": ("ssl_tasks.methods.simmim", 1),
     "ijepa": ("ssl_tasks.methods.ijepa", 1),
+    "dino": ("ssl_tasks.methods.dino", 1),
+    "swav": ("ssl_tasks.methods.swav", 1),
+    "two_encoders": ("ssl_tasks.methods.two_encoders", 1),
+    "deepcluster": ("ssl_tasks.methods.deepcluster", 1),
     "rotation": ("ssl_tasks.methods.rotation", 1),
     "jigsaw": ("ssl_tasks.methods.jigsaw", 1),
     "context_prediction": ("ssl_tasks.methods.context_prediction", 1),
@@ -85,6 +91,12 @@ def spec(name: str) -> MethodSpec:
 def version(name: str) -> int:
     """The method's version."""
     return METHODS[name][1] if name in METHODS else spec(name).version
+
+
+def view_policies(options: dict[str, Any], modality: str) -> tuple[str, ...]:
+    """Policies of the views that a method with these options needs, in order; raises as `resolve` does."""
+    config = resolve(options, modality)
+    return spec(config.name).method.views_for(config).policies
 
 
 def resolve(options: dict[str, Any], modality: str) -> MethodConfig:

@@ -56,15 +56,10 @@ class TrainStats:
     num_rows: int
     sample: Tensor
     """(N, C, H, W) or (N, D) normalized inputs of at most 10,000 train rows, drawn with the run's seed."""
-    at: Tensor | None = None
-    """(num_rows,) int64, all train rows' positions in the payload, ascending; None where they are the first."""
+    positions: Tensor
+    """(num_rows,) int64, all train rows' positions in the payload, ascending; `Batch.positions` are among them."""
     normalization: Mapping[str, Any] = field(default_factory=dict)
     """What the modality fitted on train rows: with it inputs find their way back to what was stored."""
-
-    @property
-    def positions(self) -> Tensor:
-        """(num_rows,) int64, ascending: row i of `before_epoch`'s features is the sample at `positions[i]`."""
-        return torch.arange(self.num_rows) if self.at is None else self.at
 
 
 class Method(nn.Module):
@@ -88,6 +83,11 @@ class Method(nn.Module):
         self.config = config
         self.backbone = backbone
         self.num_features = int(backbone.num_features)  # type: ignore[arg-type]  # nn.Module types attributes as tensors
+
+    @classmethod
+    def views_for(cls, config: Any) -> ViewSpec:
+        """The views that the method needs with these options; `views` where they do not depend on them."""
+        return cls.views
 
     def prepare(self, stats: TrainStats) -> None:
         """Compute what is needed once from train rows, into buffers, before step 0."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
-from ssl_tasks.methods.heads import bn_mlp
+from ssl_tasks.methods.heads import bn_mlp, projection_std
 from ssl_tasks.methods.teachers import Teacher, cosine_momentum
 
 
@@ -53,11 +53,13 @@ class BYOL(Method):
         self.teacher = Teacher(nn.Sequential(self.backbone, self.projector))
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """`loss`, the sum over both directions: 4 at chance."""
+        """`loss`, the sum over both directions, 4 at chance, and `projection_std`."""
         # each view on its own: its batch norms see one view, as in the paper's code
         targets = [self.teacher(view) for view in batch.views]
-        first, second = (self.predictor(self.projector(self.backbone(view))) for view in batch.views)
-        return {"loss": regression_loss(first, targets[1]) + regression_loss(second, targets[0])}
+        projections = [self.projector(self.backbone(view)) for view in batch.views]
+        first, second = (self.predictor(projection) for projection in projections)
+        loss = regression_loss(first, targets[1]) + regression_loss(second, targets[0])
+        return {"loss": loss, "projection_std": projection_std(torch.cat(projections))}
 
     def after_step(self, progress: float) -> None:
         """The teacher follows."""

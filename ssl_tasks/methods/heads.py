@@ -6,8 +6,11 @@ import math
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ssl_tasks.training.collectives import gather_with_grad
 
 
 def bn_mlp(*widths: int, last: Literal["bare", "norm", "plain norm"] = "bare") -> nn.Sequential:
@@ -33,6 +36,49 @@ def mlp(*widths: int) -> nn.Sequential:
     for num_in, num_out in pairwise(widths):
         layers += [nn.Linear(num_in, num_out), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers[:-1])
+
+
+def held(weight: Tensor, learns: Tensor) -> Tensor:
+    """`weight`, whose gradient is zeros where `learns`, a () bool, is false: DDP waits for every parameter's."""
+    return weight.detach() + learns.to(weight.dtype) * (weight - weight.detach())
+
+
+class DirectionHead(nn.Module):
+    """DINO's head (arXiv 2104.14294, appendix C): (..., num_features) -> (..., out_dim).
+
+    Three linear layers with GELU, l2 normalization, and a last layer whose rows are of unit length: outputs are
+    cosines. Neither batch norm nor biases at the end.
+    """
+
+    def __init__(self, num_features: int, hidden_dim: int, bottleneck_dim: int, out_dim: int) -> None:
+        super().__init__()
+        widths = (num_features, hidden_dim, hidden_dim, bottleneck_dim)
+        layers: list[nn.Module] = []
+        for num_in, num_out in pairwise(widths):
+            layers += [nn.Linear(num_in, num_out), nn.GELU()]
+            nn.init.trunc_normal_(layers[-2].weight, std=0.02)  # type: ignore[arg-type]  # a linear layer's
+            nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.last = nn.Parameter(nn.init.trunc_normal_(torch.empty(out_dim, bottleneck_dim), std=0.02))
+
+    def forward(self, features: Tensor, learns: Tensor | None = None) -> Tensor:
+        """Outputs between -1 and 1; `learns`, a () bool, says whether the last layer does."""
+        directions = functional.normalize(self.layers(features), dim=-1)
+        last = self.last if learns is None else held(self.last, learns)
+        return functional.linear(directions, functional.normalize(last, dim=1))
+
+
+@torch.no_grad()
+def projection_std(projections: Tensor) -> Tensor:
+    """() spread of all ranks' projections (B, D): `training.health.feature_std`, whose fall the watchdog stops.
+
+    A siamese network without a stopped gradient loses it first in its projections (SimSiam, arXiv 2011.10566, fig. 2).
+    """
+    directions = functional.normalize(projections.double(), dim=1)
+    moments = torch.stack([directions.mean(dim=0), directions.square().mean(dim=0)])
+    mean, square = gather_with_grad(moments[None]).mean(dim=0)
+    std: Tensor = (square - mean.square()).clamp(min=0.0).sqrt().mean() * math.sqrt(projections.shape[1])
+    return std
 
 
 class ConvDecoder(nn.Module):

@@ -11,13 +11,13 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, TrainStats, ViewSpec, length_from_checkpoint
+from ssl_tasks.methods.contrast import batch_info_nce
 from ssl_tasks.methods.heads import mlp
 from ssl_tasks.randomness import uniform
-from ssl_tasks.training.collectives import gather_with_grad, rank
+from ssl_tasks.training.collectives import world_size
 
 
 class ScarfConfig(MethodConfig):
@@ -43,14 +43,8 @@ def info_nce(anchors: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor,
         The mean loss over this rank's anchors, in float32 or wider, and the share of anchors whose own copy is
         the nearest of all.
     """
-    # bf16 has too few digits for a sum over thousands of exponentials
-    with torch.autocast(anchors.device.type, enabled=False):
-        dtype = torch.promote_types(anchors.dtype, torch.float32)
-        candidates = gather_with_grad(functional.normalize(keys.to(dtype), dim=1))  # (N, D)
-        logits = functional.normalize(anchors.to(dtype), dim=1) @ candidates.T / temperature  # (B, N)
-        own = len(anchors) * rank() + torch.arange(len(anchors), device=anchors.device)
-        loss = functional.cross_entropy(logits, own) - math.log(len(candidates))
-        return loss, (logits.detach().argmax(dim=1) == own).float().mean()
+    loss, accuracy = batch_info_nce(anchors, keys, temperature)
+    return loss - math.log(world_size() * len(anchors)), accuracy
 
 
 def corrupt(x: Tensor, keys: Tensor, marginal: Tensor, num_corrupted: int) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssl_tasks.methods.base import CONSTANT_RATE, Batch, Method, MethodConfig, MethodSpec, ViewSpec, split_decay
-from ssl_tasks.methods.heads import bn_mlp
+from ssl_tasks.methods.heads import bn_mlp, projection_std
 
 
 class SimSiamConfig(MethodConfig):
@@ -51,12 +51,12 @@ class SimSiam(Method):
         self.predictor = bn_mlp(width, config.predictor_dim, width)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
-        """`loss`, the mean of both directions (equation 2): 0 at chance, -1 where views agree."""
+        """`loss`, the mean of both directions (equation 2), 0 at chance, -1 where views agree; and `projection_std`."""
         first, second = (self.projector(self.backbone(view)) for view in batch.views)
         targets = (second.detach(), first.detach()) if self.config.stop_gradient else (second, first)
         predicted = (self.predictor(first), self.predictor(second))
         losses = [negative_cosine(p, z) for p, z in zip(predicted, targets, strict=True)]
-        return {"loss": torch.stack(losses).mean()}
+        return {"loss": torch.stack(losses).mean(), "projection_std": projection_std(torch.cat([first, second]))}
 
     def param_groups(self, phase: str) -> list[dict[str, Any]]:
         """The predictor keeps its learning rate: it should adapt to the latest features (appendix B)."""

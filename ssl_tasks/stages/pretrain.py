@@ -41,7 +41,7 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
     from ssl_tasks.training.job import Job
 
     check(config)
-    view_names = methods.spec(config.method.name).method.views.policies
+    view_names = methods.view_policies(config.method.options(), config.modality)
     initial = (
         resolve(config.init_from, out, key="pretrain.init_from", stage="pretrain", role="init_from")
         if config.init_from

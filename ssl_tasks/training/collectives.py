@@ -42,6 +42,13 @@ def gather_with_grad(x: Tensor) -> Tensor:
     return gathered
 
 
+def from_rank_0(x: Tensor) -> Tensor:
+    """Rank 0's `x` on all ranks, in place; every rank must bring the same shape and dtype."""
+    if world_size() > 1:
+        distributed.broadcast(x, src=0)
+    return x
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -29,6 +29,9 @@ from ssl_tasks.training.views import to_batch
 Feed = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
 """feed(first step, one past the last) gives the arrays of `make_views` for each step, in order."""
 
+PROJECTION_STD = "projection_std"
+"""What a method's `forward` calls the spread of its projections (`heads.projection_std`)."""
+
 Report = Callable[[dict[str, Any]], None]
 
 
@@ -174,6 +177,8 @@ class Trainer:
                 self.health.setdefault(name, []).append(value)
             try:
                 self.watchdog.check_features(self.step, row["feature_std"], row["rankme"])
+                if PROJECTION_STD in self.history:
+                    self.watchdog.check_projections(self.step, self.history[PROJECTION_STD][-1])
             except StageError as error:
                 message = str(error)
         message = self._from_rank_0(message)
@@ -194,6 +199,7 @@ class Trainer:
             "history": self.history,
             "health": self.health,
             "num_bad": self.watchdog.num_bad,
+            "num_bad_projections": self.watchdog.num_bad_projections,
         }
 
     def _resume(self) -> None:
@@ -208,6 +214,7 @@ class Trainer:
         self.step = self.resumed_at = state["step"]
         self.history, self.health = state["history"], state["health"]
         self.watchdog.num_bad = state["num_bad"]
+        self.watchdog.num_bad_projections = state.get("num_bad_projections", 0)  # older checkpoints have none
 
 
 def _named(name: str, phase: str) -> str:

@@ -125,11 +125,11 @@ def refuse_accumulation(method: Method, accumulate: int, sync_batch_norm: bool) 
 
 
 def _train_stats(job: Job) -> TrainStats:
-    positions = job.plan.order(0)[:STATS_ROWS].copy()
-    positions.sort()
-    payload = torch.from_numpy(job.shards.take(positions))
-    train = torch.from_numpy(job.plan.positions.copy())
-    return TrainStats(len(train), job.modality.to_input(payload, job.stats), train, job.stats)
+    drawn = job.plan.order(0)[:STATS_ROWS].copy()
+    drawn.sort()
+    payload = torch.from_numpy(job.shards.take(drawn))
+    positions = torch.from_numpy(job.plan.positions.copy())
+    return TrainStats(len(positions), job.modality.to_input(payload, job.stats), positions, job.stats)
 
 
 def place(method: Method, ranks: Ranks, layout: str, sync_batch_norm: bool) -> Method:

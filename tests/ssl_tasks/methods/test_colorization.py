@@ -151,7 +151,7 @@ def made(sample: Tensor | None = None, **options: object) -> Colorization:
     config = ColorizationConfig(name="colorization", **{"decoder_width": 4, "stride": 3, **options})
     method = Colorization(config, backbone, SHAPE)
     sample = rows(40, *SHAPE, seed=9).float() if sample is None else sample
-    method.prepare(TrainStats(len(sample), sample, normalization=NORMALIZATION))
+    method.prepare(TrainStats(len(sample), sample, torch.arange(len(sample)), NORMALIZATION))
     return method.double()
 
 

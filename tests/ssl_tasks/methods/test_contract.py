@@ -20,6 +20,7 @@ FALLING = {"rbm": "reconstruction_error"}
 CASES = [(name, modality) for name in names() for modality in spec(name).modalities]
 NORMALIZATION = {"input": "standard", "mean": [0.5] * 3, "std": [0.25] * 3}
 NUM_ROWS = 8
+NUM_TRAIN = 200
 
 
 def narrow(name: str) -> MethodConfig:
@@ -34,7 +35,8 @@ def make(name: str, modality: str, seed: int = 0) -> Method:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         method = spec(name).method(narrow(name), backbone, shape)
-    method.prepare(TrainStats(num_rows=50, sample=samples(50, modality, seed=9), normalization=NORMALIZATION))
+    sample, positions = samples(50, modality, seed=9), torch.arange(NUM_TRAIN)
+    method.prepare(TrainStats(NUM_TRAIN, sample, positions, NORMALIZATION))
     return method.train()
 
 
@@ -45,7 +47,7 @@ def samples(count: int, modality: str, seed: int) -> Tensor:
 def make_batch(name: str, modality: str, step: int = 0, dtype: torch.dtype = torch.float32) -> Batch:
     positions = torch.arange(10, 10 + NUM_ROWS)
     plain = samples(NUM_ROWS, modality, seed=1)
-    policies = spec(name).method(narrow(name), *backbone_of(name, modality)).views.policies
+    policies = spec(name).method.views_for(narrow(name)).policies
     views = [
         plain if policy == "plain" else plain + 0.3 * samples(NUM_ROWS, modality, seed=2 + number)
         for number, policy in enumerate(policies)

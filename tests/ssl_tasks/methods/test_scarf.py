@@ -100,7 +100,7 @@ def loss_and_gradients() -> dict[str, Tensor]:
     backbone = build_backbone("mlp:9x2", modality="tabular", input_shape=(6,), seed=1)
     torch.manual_seed(0)
     method = SPEC.method(ScarfConfig(name="scarf", hidden_dim=8), backbone, (6,)).double()
-    method.prepare(TrainStats(40, rows(40, 6, seed=2)))
+    method.prepare(TrainStats(40, rows(40, 6, seed=2), torch.arange(40)))
     mine = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
     batch = Batch([rows(8, 6, seed=3)[mine]], torch.arange(8)[mine], row_keys(0, 2, torch.arange(8))[mine])
     output = method(batch, "main")

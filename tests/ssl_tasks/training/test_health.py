@@ -76,6 +76,20 @@ def test_watchdog_stops_after_several_collapsed_checks_in_a_row(std, rank):
             dog.check_features(50, std, rank)
 
 
+def test_watchdog_stops_after_several_checks_with_collapsed_projections_and_names_them():
+    watchdog = Watchdog(patience=3)
+    dead, alive = 0.5 * watchdog.min_projection_std, 2 * watchdog.min_projection_std
+    for std in (dead, dead, alive, dead, dead):
+        watchdog.check_projections(1, std)
+    watchdog.check_features(1, 0.5, 9.0)  # healthy features do not excuse them
+    resumed = Watchdog(patience=3, num_bad_projections=watchdog.num_bad_projections)
+    for dog in (watchdog, resumed):
+        with pytest.raises(
+            StageError, match=r"projections have collapsed at step 50 \(projection_std .*3 checks in a row"
+        ):
+            dog.check_projections(50, dead)
+
+
 def test_watchdog_stops_at_features_that_are_no_numbers():
     with pytest.raises(StageError, match="NaN"):
         Watchdog().check_features(3, math.nan, 4.0)

@@ -50,7 +50,9 @@ def make_job(size: int = 8, **options: Any) -> Job:
     config = PretrainConfig.model_validate({**COMMON, **options})
     normalized, split, augmented = artifacts(config.modality, size)
     out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
-    return Job(config, out, normalized, split, augmented, methods.spec(config.method.name).method.views.policies)
+    return Job(
+        config, out, normalized, split, augmented, methods.view_policies(config.method.options(), config.modality)
+    )
 
 
 def train(job: Job, stop: int | None = None) -> Trainer:
@@ -167,7 +169,7 @@ def test_nan_stops_with_advice() -> None:
 
 def test_collapse_stops_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     job = make_job(**{**RECIPES["dae"], "health_checks": 10})
-    spec = job.method_spec
+    spec = methods.spec("dae")
 
     class Collapsed(spec.method):
         def __init__(self, *args: Any) -> None:
@@ -175,9 +177,46 @@ def test_collapse_stops_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
             inner = self.backbone.forward
             self.backbone.forward = lambda x: inner(x) * 0 + 1
 
-    monkeypatch.setattr(Job, "method_spec", replace(spec, method=Collapsed))
+    monkeypatch.setattr(methods, "spec", lambda name: replace(spec, method=Collapsed))
     with pytest.raises(StageError, match="collapsed"):
         train(job)
+
+
+SIMSIAM = {
+    "backbone": "test_resnet",
+    "batch_size": 128,
+    "health_checks": 12,
+    "optimizer": {"name": "sgd", "lr": 1.0, "warmup_fraction": 0.0, "weight_decay": 1e-3},
+}
+
+
+def simsiam(max_steps: int, stop_gradient: bool) -> Job:
+    method = {"name": "simsiam", "out_dim": 8, "predictor_dim": 4, "stop_gradient": stop_gradient}
+    return make_job(**SIMSIAM, method=method, max_steps=max_steps)
+
+
+def test_projections_that_collapse_stop_the_run_while_its_features_look_healthy() -> None:
+    """SimSiam without its stopped gradient (arXiv 2011.10566, figure 2)."""
+    job = simsiam(60, stop_gradient=False)
+    with pytest.raises(StageError, match=r"projections have collapsed .*projection_std 0\.\d+ .*stop_gradient"):
+        train(job)
+
+
+def test_with_its_stopped_gradient_such_a_run_goes_to_its_end() -> None:
+    history = train(simsiam(24, stop_gradient=True)).history["projection_std"]
+    assert len(history) == 24
+    assert min(history) > 0.6
+
+
+def test_a_resumed_run_counts_collapsed_checks_on() -> None:
+    job = make_job(**{**RECIPES["simclr"], "checkpoint_every_steps": 5, "max_steps": 10})
+    trainer = train(job, stop=5)
+    trainer.watchdog.num_bad_projections = 2
+    trainer.checkpoints.save(5, trainer.state())
+    trainer.checkpoints.wait()
+    again = train(job)
+    assert again.resumed_at == 5
+    assert again.watchdog.num_bad_projections == 2  # SimCLR has no projections to check
 
 
 def test_a_batch_larger_than_the_data_is_refused() -> None:
