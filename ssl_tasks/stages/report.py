@@ -55,7 +55,8 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
     """The page as text. Everything that came with the data is escaped."""
     import jinja2
 
-    from ssl_tasks.report import charts, sections
+    from ssl_tasks.report import charts, confusion, predictions, sections, slices
+    from ssl_tasks.transfer import strategy
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
@@ -68,6 +69,7 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
         if verdict.lines
         else []
     )
+    fits = predictions.load(transfer, verdict.lines, verdict.strategy, encoder["method"]) if verdict.lines else []
     return environment.get_template("report.html.j2").render(
         title=config.title or f"{encoder['method']} on {inputs['ingest'].rows:,} samples",
         verdict=verdict,
@@ -77,6 +79,10 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
         transfer=sections.transfer_table(verdict.lines),
         protocol=measured,
         scratch_note=sections.scratch_note(measured["scratch"]) if verdict.lines else "",
+        probe=strategy(verdict.strategy).title if verdict.lines else "",
+        confusion=confusion.section(fits),
+        slices=slices.section(fits, inputs["split"]),
+        group_rows=slices.GROUP_ROWS,
         losses=charts.curves(pretrain.table(METRICS_FILE)),
         health=charts.curves(pretrain.table(HEALTH_FILE)),
         preview=sections.preview(inputs["augment"]),
@@ -89,4 +95,4 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
     )
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=3)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=4)

@@ -143,12 +143,24 @@ def test_quarantine_is_counted_by_reason_with_examples(store: Store) -> None:
     assert "bad/3.png" not in text
 
 
+def test_errors_are_shown_by_class(store: Store) -> None:
+    _, html = made_report(store)
+    text = " ".join(Page(html).text.split())
+    assert html.count('<svg class="matrix"') == 2
+    assert "Where it errs" in text
+    assert "With 30% of the labels" in text
+    assert "cat called cat: " in text
+    assert "By class" in text
+    assert "By domain" not in text
+
+
 def test_without_labels_the_page_says_so(store: Store) -> None:
     found, html = made_report(store, {"strategies": []}, labels=None)
     assert found.measured["outcome"] == "not_measured"
     text = Page(html).text
     assert "Not measured" in text
     assert "Transfer" not in text
+    assert "Where it errs" not in text
     assert found.json("verdict.json")["lines"] == []
 
 
