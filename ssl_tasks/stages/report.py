@@ -55,7 +55,7 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
     """The page as text. Everything that came with the data is escaped."""
     import jinja2
 
-    from ssl_tasks.report import charts, confusion, predictions, sections, slices
+    from ssl_tasks.report import calibration, charts, confusion, predictions, sections, slices
     from ssl_tasks.transfer import strategy
 
     environment = jinja2.Environment(
@@ -83,6 +83,7 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
         confusion=confusion.section(fits),
         slices=slices.section(fits, inputs["split"]),
         group_rows=slices.GROUP_ROWS,
+        calibration=calibration.section(fits),
         losses=charts.curves(pretrain.table(METRICS_FILE)),
         health=charts.curves(pretrain.table(HEALTH_FILE)),
         preview=sections.preview(inputs["augment"]),

@@ -112,7 +112,7 @@ def test_page_says_what_ran_and_from_what(store: Store) -> None:
     assert "1.5 s" in text
     assert "2.14.1" in text
     assert "2.5" in text  # what a naive split would have leaked
-    assert html.count('<svg viewBox="0 0 420') == 2 + 3 + 2  # strategies, losses, health (one kNN value is no curve)
+    assert html.count('<svg viewBox="0 0 420') == 2 + 2 + 3 + 2  # strategies, calibration, losses, health (without kNN)
 
 
 def test_what_comes_with_the_data_is_escaped(store: Store) -> None:
@@ -154,6 +154,12 @@ def test_errors_are_shown_by_class(store: Store) -> None:
     assert "By domain" not in text
 
 
+def test_confidence_is_held_against_accuracy(store: Store) -> None:
+    _, html = made_report(store)
+    text = " ".join(Page(html).text.split())
+    assert text.count(": expected calibration error ") == 4  # a caption and a heading for each budget
+
+
 def test_without_labels_the_page_says_so(store: Store) -> None:
     found, html = made_report(store, {"strategies": []}, labels=None)
     assert found.measured["outcome"] == "not_measured"
@@ -161,6 +167,7 @@ def test_without_labels_the_page_says_so(store: Store) -> None:
     assert "Not measured" in text
     assert "Transfer" not in text
     assert "Where it errs" not in text
+    assert "confidence" not in text.lower()
     assert found.json("verdict.json")["lines"] == []
 
 
