@@ -96,7 +96,7 @@ def test_no_signal_anywhere_is_not_called_help(store: Store) -> None:
 def test_page_stands_alone(store: Store) -> None:
     _, html = made_report(store)
     page = Page(html)
-    assert all(address.startswith("data:") for address in page.addresses)
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert not re.search(r"@import|url\((?!data:)", html)
 
@@ -168,6 +168,7 @@ def test_without_labels_the_page_says_so(store: Store) -> None:
     assert "Transfer" not in text
     assert "Where it errs" not in text
     assert "confidence" not in text.lower()
+    assert "coloured by split" in text
     assert found.json("verdict.json")["lines"] == []
 
 
