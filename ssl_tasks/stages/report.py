@@ -104,12 +104,15 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
 
 def _samples(inputs: dict[str, Artifact], method: str) -> dict[str, Any]:
     """What the page shows of single samples."""
-    from ssl_tasks.report import embedding_map
+    from ssl_tasks.report import embedding_map, neighbours
     from ssl_tasks.report.pictures import Pictures
 
     pictures = Pictures.of(inputs["normalize"])
     splits, embed = inputs["split"].table(SPLITS_FILE), inputs["embed"]
-    return {"embedding": embedding_map.section(splits, embed, pictures, method)}
+    return {
+        "embedding": embedding_map.section(splits, embed, pictures, method),
+        "neighbours": neighbours.section(splits, embed, pictures),
+    }
 
 
 STAGE = Stage("report", ReportConfig, INPUTS, run, version=4)

@@ -160,6 +160,12 @@ def test_confidence_is_held_against_accuracy(store: Store) -> None:
     assert text.count(": expected calibration error ") == 4  # a caption and a heading for each budget
 
 
+def test_neighbours_are_named(store: Store) -> None:
+    _, html = made_report(store)
+    assert html.count('<div class="strip">') == 8
+    assert re.search(r"\d+ of 40 have its class", " ".join(Page(html).text.split()))
+
+
 def test_without_labels_the_page_says_so(store: Store) -> None:
     found, html = made_report(store, {"strategies": []}, labels=None)
     assert found.measured["outcome"] == "not_measured"
@@ -169,6 +175,8 @@ def test_without_labels_the_page_says_so(store: Store) -> None:
     assert "Where it errs" not in text
     assert "confidence" not in text.lower()
     assert "coloured by split" in text
+    assert "Nearest neighbours" in text
+    assert "have its class" not in text
     assert found.json("verdict.json")["lines"] == []
 
 
