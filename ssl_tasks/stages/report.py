@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
-from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, SPLITS_FILE
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -104,7 +104,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
 
 def _samples(inputs: dict[str, Artifact], method: str) -> dict[str, Any]:
     """What the page shows of single samples."""
-    from ssl_tasks.report import embedding_map, neighbours
+    from ssl_tasks.report import duplicates, embedding_map, neighbours
     from ssl_tasks.report.pictures import Pictures
 
     pictures = Pictures.of(inputs["normalize"])
@@ -112,6 +112,7 @@ def _samples(inputs: dict[str, Artifact], method: str) -> dict[str, Any]:
     return {
         "embedding": embedding_map.section(splits, embed, pictures, method),
         "neighbours": neighbours.section(splits, embed, pictures),
+        "duplicates": duplicates.section(inputs, splits[ROW].to_numpy(), pictures),
     }
 
 
