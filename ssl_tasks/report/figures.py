@@ -15,6 +15,8 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 420, 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 18, 12, 56
 MAX_POINTS = 300
+DOT, MARK = 2.2, 3.8
+"""Radii of the dots of single runs and of the markers on a line."""
 
 
 Point = tuple[float, float]
@@ -31,6 +33,8 @@ class Series:
     dots: Sequence[Point] = field(default=())
     marked: bool = False
     """Whether each point of the line carries a marker."""
+    radii: Sequence[float] = field(default=())
+    """Of the markers, one for each point, where they are not all alike."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,16 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup
     for line in series:
         path = " ".join(f"{px:.1f},{py:.1f}" for px, py in map(at, line.points))
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(line.css, path))
-        for dots, radius, kind in ((line.dots, 2.2, "dot"), (line.points if line.marked else (), 3.8, "mark")):
-            for point in dots:
-                px, py = at(point)
-                parts.append(
-                    Markup('<circle class="{} {}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(
-                        kind, line.css, px, py, radius
-                    )
+        marks = line.points if line.marked or line.radii else ()
+        circles = [("dot", point, DOT) for point in line.dots]
+        circles += [("mark", *mark) for mark in zip(marks, line.radii or [MARK] * len(marks), strict=True)]
+        for kind, point, radius in circles:
+            px, py = at(point)
+            parts.append(
+                Markup('<circle class="{} {}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>').format(
+                    kind, line.css, px, py, radius
                 )
+            )
     return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, HEIGHT, title, Markup("").join(parts)
     )

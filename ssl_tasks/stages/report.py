@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
-from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -61,25 +61,16 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
         loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    pretrain, transfer = inputs["pretrain"], inputs["transfer"]
-    measured = transfer.measured
-    efficiency = (
-        charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], encoder["method"], verdict.metric)
-        if verdict.lines
-        else []
-    )
+    pretrain = inputs["pretrain"]
     return environment.get_template("report.html.j2").render(
         title=config.title or f"{encoder['method']} on {inputs['ingest'].rows:,} samples",
         verdict=verdict,
         encoder=encoder,
-        metric=sections.metric_title(verdict.metric),
-        efficiency=efficiency,
-        transfer=sections.transfer_table(verdict.lines),
-        protocol=measured,
-        scratch_note=sections.scratch_note(measured["scratch"]) if verdict.lines else "",
+        **(_transfer(inputs, verdict, encoder["method"]) if verdict.lines else {}),
         losses=charts.curves(pretrain.table(METRICS_FILE)),
         health=charts.curves(pretrain.table(HEALTH_FILE)),
         preview=sections.preview(inputs["augment"]),
+        **_samples(inputs, encoder["method"]),
         stages=sections.stages(inputs),
         libraries=sections.libraries(inputs),
         quarantine=sections.quarantine(inputs),
@@ -89,4 +80,40 @@ def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, 
     )
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=3)
+def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
+    """What the page says of labels; only where a strategy ran."""
+    from ssl_tasks.report import calibration, charts, confusion, predictions, sections, slices
+    from ssl_tasks.transfer import strategy
+
+    transfer = inputs["transfer"]
+    measured = transfer.measured
+    fits = predictions.load(transfer, verdict.lines, verdict.strategy, method)
+    return {
+        "metric": sections.metric_title(verdict.metric),
+        "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
+        "transfer": sections.transfer_table(verdict.lines),
+        "protocol": measured,
+        "scratch_note": sections.scratch_note(measured["scratch"]),
+        "probe": strategy(verdict.strategy).title,
+        "confusion": confusion.section(fits),
+        "slices": slices.section(fits, inputs["split"]),
+        "group_rows": slices.GROUP_ROWS,
+        "calibration": calibration.section(fits),
+    }
+
+
+def _samples(inputs: dict[str, Artifact], method: str) -> dict[str, Any]:
+    """What the page shows of single samples."""
+    from ssl_tasks.report import duplicates, embedding_map, neighbours
+    from ssl_tasks.report.pictures import Pictures
+
+    pictures = Pictures.of(inputs["normalize"])
+    splits, embed = inputs["split"].table(SPLITS_FILE), inputs["embed"]
+    return {
+        "embedding": embedding_map.section(splits, embed, pictures, method),
+        "neighbours": neighbours.section(splits, embed, pictures),
+        "duplicates": duplicates.section(inputs, splits[ROW].to_numpy(), pictures),
+    }
+
+
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=4)

@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
-from tests_planted import planted
+from tests_planted import commit, planted
+from tests_stored import normalized
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.materialize import materialize
+from ssl_tasks.report.verdict import decide
+from ssl_tasks.schema import DUPLICATES, QUARANTINE, ROWS, align
 from ssl_tasks.stages import report, transfer
 from ssl_tasks.stages.base import Stage
-from ssl_tasks.store import Store
+from ssl_tasks.store import Output, Store
 
 SMALL = {
     "label_fractions": [0.3, 1.0],
@@ -96,7 +102,7 @@ def test_no_signal_anywhere_is_not_called_help(store: Store) -> None:
 def test_page_stands_alone(store: Store) -> None:
     _, html = made_report(store)
     page = Page(html)
-    assert all(address.startswith("data:") for address in page.addresses)
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert not page.tags & {"script", "link", "iframe", "object"}
     assert not re.search(r"@import|url\((?!data:)", html)
 
@@ -112,7 +118,40 @@ def test_page_says_what_ran_and_from_what(store: Store) -> None:
     assert "1.5 s" in text
     assert "2.14.1" in text
     assert "2.5" in text  # what a naive split would have leaked
-    assert html.count('<svg viewBox="0 0 420') == 2 + 3 + 2  # strategies, losses, health (one kNN value is no curve)
+    assert html.count('<svg viewBox="0 0 420') == 2 + 2 + 3 + 2  # strategies, calibration, losses, health (without kNN)
+
+
+def test_a_page_of_pictures_stands_alone(tmp_path: Path) -> None:
+    made = planted(Store.open(str(tmp_path / "planted")), rows=1000)
+    other = Store.open(str(tmp_path / "other"))
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8)
+    rows = made["ingest"].table("rows.parquet").drop_columns(["source", "label"])
+    rows = rows.append_column("source", pa.array([EVIL] * 1000)).append_column("label", pa.array([EVIL] * 1000))
+    pairs = pa.Table.from_pylist([{"row": 1, "other": 2, "kind": "near", "similarity": 0.9}], DUPLICATES)
+
+    def cleaned(out: Output) -> None:
+        out.table("duplicates.parquet", pairs)
+        out.table("quarantine.parquet", QUARANTINE.empty_table())
+
+    inputs = {
+        **made,
+        "normalize": normalized(other, pixels),
+        "ingest": commit(other, "ingest", lambda out: out.table("rows.parquet", align(rows, ROWS)), 1000),
+        "clean": commit(other, "clean", cleaned, 1000),
+    }
+    run(made, transfer.STAGE, strategies=[])
+    inputs["transfer"] = made["transfer"]
+    verdict = decide([], margin=0.01, test_groups=0, method="scarf")
+    html = report.render(report.ReportConfig(), inputs, verdict, made["pretrain"].json("encoder.json"))
+    page = Page(html)
+    assert len(html) < 3_000_000
+    assert "script" not in page.tags
+    assert page.text.count(EVIL) == 4  # source and label of two duplicates
+    assert all(address.startswith(("data:image/jpeg;base64,", "#picture-")) for address in page.addresses)
+    shown = [address for address in page.addresses if address.startswith("#")]
+    assert sorted(shown) == sorted(f"#picture-{number}" for number in range(300) for _ in range(2))
+    assert all(html.count(f'id="picture-{number}"') == 1 for number in range(300))
+    assert len(page.addresses) - len(shown) == 300 + 8 * 6 + 2
 
 
 def test_what_comes_with_the_data_is_escaped(store: Store) -> None:
@@ -143,12 +182,40 @@ def test_quarantine_is_counted_by_reason_with_examples(store: Store) -> None:
     assert "bad/3.png" not in text
 
 
+def test_errors_are_shown_by_class(store: Store) -> None:
+    _, html = made_report(store)
+    text = " ".join(Page(html).text.split())
+    assert html.count('<svg class="matrix"') == 2
+    assert "Where it errs" in text
+    assert "With 30% of the labels" in text
+    assert "cat called cat: " in text
+    assert "By class" in text
+    assert "By domain" not in text
+
+
+def test_confidence_is_held_against_accuracy(store: Store) -> None:
+    _, html = made_report(store)
+    text = " ".join(Page(html).text.split())
+    assert text.count(": expected calibration error ") == 4  # a caption and a heading for each budget
+
+
+def test_neighbours_are_named(store: Store) -> None:
+    _, html = made_report(store)
+    assert html.count('<div class="strip">') == 8
+    assert re.search(r"\d+ of 40 have its class", " ".join(Page(html).text.split()))
+
+
 def test_without_labels_the_page_says_so(store: Store) -> None:
     found, html = made_report(store, {"strategies": []}, labels=None)
     assert found.measured["outcome"] == "not_measured"
     text = Page(html).text
     assert "Not measured" in text
     assert "Transfer" not in text
+    assert "Where it errs" not in text
+    assert "confidence" not in text.lower()
+    assert "coloured by split" in text
+    assert "Nearest neighbours" in text
+    assert "have its class" not in text
     assert found.json("verdict.json")["lines"] == []
 
 
