@@ -28,9 +28,12 @@ def methods(json: Json = False, verbose: Verbose = False) -> None:
             specs = sorted((spec(name) for name in names()), key=lambda found: (found.family, found.name))
         print_table(
             out.console,
-            ["family", "method", "modalities", "version", "paper"],
+            ["family", "method", "modalities", "needs", "version", "paper"],
             [
-                [found.family, found.name, ", ".join(found.modalities), str(version(found.name)), found.paper]
+                [
+                    *(found.family, found.name, ", ".join(found.modalities), ", ".join(found.needs)),
+                    *(str(version(found.name)), found.paper),
+                ]
                 for found in specs
             ],
         )
@@ -41,6 +44,7 @@ def methods(json: Json = False, verbose: Verbose = False) -> None:
                         "name": found.name,
                         "family": found.family,
                         "modalities": list(found.modalities),
+                        "needs": list(found.needs),
                         "version": version(found.name),
                         "paper": found.paper,
                         "config": {

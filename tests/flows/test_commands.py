@@ -51,7 +51,7 @@ def done(begin: Begin) -> Execution:
 def test_the_commands_are_these() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names == {
-        *("run", "plan", "rerun", "runs", "show", "lineage", "quarantine"),
+        *("run", "plan", "rerun", "compare", "runs", "show", "lineage", "quarantine"),
         *("gc", "methods", "doctor", "deploy", "serve"),
     }  # fmt: skip
 
@@ -257,6 +257,8 @@ def test_methods_lists_names_and_papers_by_family(ask: Ask) -> None:
     assert {"simclr", "dae", "scarf"} <= set(methods)
     assert "2002.05709" in methods["simclr"]["paper"]
     assert "temperature" in methods["simclr"]["config"]
+    assert methods["mae"]["needs"] == ["a ViT"]
+    assert "needs" in seen
 
 
 def test_doctor_knows_versions_that_break_prefect(monkeypatch: pytest.MonkeyPatch) -> None:
