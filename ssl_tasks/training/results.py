@@ -23,6 +23,7 @@ from ssl_tasks.training.probe import geometry
 def write_results(trainer: Trainer, seconds: float) -> None:
     """Write all files through `job.out` and, last, `done.json` beside the checkpoints, which lists them."""
     job = trainer.job
+    measured = _measured(trainer, seconds)  # looks at the encoder, which saving turns to float32
     backbone: nn.Module = trainer.method.backbone if trainer.ema is None else trainer.ema.averaged
     with job.out.file("encoder.safetensors") as path:
         save_weights(backbone.float(), path)
@@ -35,7 +36,7 @@ def write_results(trainer: Trainer, seconds: float) -> None:
         "attempt": job.out.attempt,
         "entries": {name: entry.model_dump() for name, entry in job.out.entries.items()},
         "schemas": job.out.schemas,
-        "measured": _measured(trainer, seconds),
+        "measured": measured,
     }
     job.out.store.write_json(f"{job.partial}/{DONE_FILE}", done)
 
