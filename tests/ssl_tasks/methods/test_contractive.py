@@ -147,5 +147,7 @@ def in_ranks() -> dict[str, Tensor]:
 
 def test_two_ranks_compute_the_loss_penalty_gradients_and_statistics_of_one(run_ranks):
     alone = in_ranks()
-    assert {"mean main penalty", "buffer standardize.running_var", "buffer backbone.layers.1.running_mean"} <= set(alone)
+    assert {"mean main penalty", "buffer standardize.running_var", "buffer backbone.layers.1.running_mean"} <= set(
+        alone
+    )
     assert_ranks_agree(alone, run_ranks(in_ranks))
