@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent
 LOCK = ROOT / "versions.lock"
 CHOSEN_BY_NAME = ("ssl_tasks.methods", "ssl_tasks.modalities", "ssl_tasks.transfer")
 """Listings whose entries are loaded by name and carry versions of their own."""
-NO_DATA = (".py", ".pyc", ".lock", ".typed")
+NO_DATA = (".py", ".pyc", ".lock", ".typed", ".md")
 """Endings of what stands beside a module and is not read by it."""
 
 
