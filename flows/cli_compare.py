@@ -7,7 +7,7 @@ import os
 import signal
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,11 @@ from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import Out, reporting
 from flows.quiet import quiet
 from flows.summary import metric_cells
+from ssl_tasks.errors import RequestError
+
+if TYPE_CHECKING:
+    from flows.compare import Trial
+    from ssl_tasks.report.ranking import Outcome
 
 EMPTY: dict[str, Any] = {"state": "failed", "lines": [], "page": None}
 
@@ -40,32 +45,25 @@ def compare(
     verbose: Verbose = False,
 ) -> None:
     """Run a recipe with several methods and rank them; called again, it goes on where it stopped."""
-    from flows import compare as comparing
-    from flows.plan import make_plan
-    from flows.preflight import check_request
-    from flows.recipe import open_to_read
-    from ssl_tasks.errors import RequestError
+    from flows.compare import candidates as read_candidates
+    from flows.compare import check, trials
 
     with reporting(json=json, verbose=verbose, empty=EMPTY) as out:
         quiet(verbose)
         if not output.parent.is_dir():
             raise RequestError(f"--output: there is no folder {output.parent}")
-        chosen = comparing.candidates(methods, candidates)
-        wanted = comparing.trials(recipe, chosen, overrides or (), store, seeds)
-        for trial in wanted[::seeds]:
-            entries = make_plan(trial.recipe, open_to_read(trial.recipe.store))
-            try:
-                check_request(trial.recipe, [entry for entry in entries if entry.status != "cached"])
-            except RequestError as error:
-                raise RequestError(f"candidate {trial.candidate.name}: {error}") from error
-        outcomes = _run(out, comparing, wanted, jobs)
+        wanted = trials(recipe, read_candidates(methods, candidates), overrides or (), store, seeds)
+        check(wanted)
+        outcomes = _run(out, wanted, jobs)
         _tell(out, outcomes, recipe=wanted[0].recipe.name, seeds=seeds, output=output)
 
 
-def _run(out: Out, comparing: Any, wanted: list[Any], jobs: int) -> list[Any]:
+def _run(out: Out, wanted: list[Trial], jobs: int) -> list[Outcome]:
+    from flows.compare import Runner
+
     done = 0
 
-    def told(trial: Any, answer: dict[str, Any]) -> None:
+    def told(trial: Trial, answer: dict[str, Any]) -> None:
         nonlocal done
         done += 1
         summary = answer.get("metrics", {}).get("transfer", {}).get("summary") or []
@@ -81,7 +79,7 @@ def _run(out: Out, comparing: Any, wanted: list[Any], jobs: int) -> list[Any]:
         server.wait()
         os.environ[prefect_server.URL] = server.url  # the runs find it there
         _on_interrupt(out, at_end)
-        return list(comparing.Runner(jobs, told).run(wanted))
+        return Runner(jobs, told).run(wanted)
 
 
 def _on_interrupt(out: Out, at_end: contextlib.ExitStack) -> None:
@@ -97,7 +95,7 @@ def _on_interrupt(out: Out, at_end: contextlib.ExitStack) -> None:
     signal.signal(signal.SIGTERM, handler)
 
 
-def _tell(out: Out, outcomes: list[Any], *, recipe: str, seeds: int, output: Path) -> None:
+def _tell(out: Out, outcomes: list[Outcome], *, recipe: str, seeds: int, output: Path) -> None:
     from ssl_tasks.report import comparison
     from ssl_tasks.report.ranking import rank
 

@@ -6,6 +6,7 @@ the data stages through the store, and one Prefect server.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -22,7 +23,9 @@ from typing import IO, Any
 import yaml
 
 from flows.interrupt import GRACE_SECONDS, PARENT
-from flows.recipe import Recipe, load_recipe
+from flows.plan import make_plan
+from flows.preflight import check_request
+from flows.recipe import Recipe, load_recipe, open_to_read
 from flows.server import python_path
 from ssl_tasks.config import StrictLoader
 from ssl_tasks.errors import RequestError
@@ -101,16 +104,34 @@ def trials(
     made = []
     for candidate in chosen:
         settings = (*overrides, *candidate.overrides)
-        try:
+        with _naming(candidate):
             first = load_recipe(recipe, settings, store=store).pretrain.seed  # type: ignore[attr-defined]  # a section
             for seed in range(first, first + seeds):
                 own = (*settings, f"pretrain.seed={seed}")
                 checked = load_recipe(recipe, own, store=store)
                 options = tuple(itertools.chain.from_iterable(("--set", setting) for setting in own))
                 made.append(Trial(candidate, seed, checked, (recipe, *options, "--store", checked.store)))
-        except RequestError as error:
-            raise RequestError(f"candidate {candidate.name}: {error}") from error
     return made
+
+
+def check(wanted: Sequence[Trial]) -> None:
+    """Refuse what no stage that is to run could do, once for each candidate: seeds make no difference.
+
+    Raises:
+        RequestError: names the candidate.
+    """
+    for trial in {trial.candidate: trial for trial in wanted}.values():
+        with _naming(trial.candidate):
+            entries = make_plan(trial.recipe, open_to_read(trial.recipe.store))
+            check_request(trial.recipe, [entry for entry in entries if entry.status != "cached"])
+
+
+@contextlib.contextmanager
+def _naming(candidate: Candidate) -> Iterator[None]:
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"candidate {candidate.name}: {error}") from error
 
 
 @dataclass

@@ -23,6 +23,7 @@ LABELS = "labels"
 MASK = "mask"
 PAYLOAD = "payload"
 LABEL_KEY = "label_key"
+EMBEDDING = "embedding"
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
@@ -55,6 +56,9 @@ PREDICTIONS_FILE = "predictions.parquet"
 MEASURES_FILE = "measures.parquet"
 OUTLIERS_FILE = "outliers.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
+PRETRAINED_FILE = "embeddings/pretrained.parquet"
+RANDOM_INIT_FILE = "embeddings/random_init.parquet"
+PREVIEW_FILE = "preview.png"
 
 BOX = pa.struct([("x", pa.float32()), ("y", pa.float32()), ("w", pa.float32()), ("h", pa.float32())])
 

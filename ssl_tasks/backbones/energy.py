@@ -103,7 +103,7 @@ def build(name: str, input_shape: tuple[int, ...], stem: str, view_sides: Mappin
         crbm = ", and crbm:<filters>x<kernel> as in crbm:32x7" if is_image else " for tables"
         raise RequestError(f"pretrain.backbone: no backbone {name!r}; there is rbm:<hidden> as in rbm:512{crbm}")
     if stem == "small":
-        raise RequestError(f"pretrain.stem: {name} has no small stem, only ResNets have; use stem: standard")
+        raise RequestError(f"pretrain.stem: {name} has no small stem, only ResNets and ViTs have; use stem: standard")
     if dense is not None:
         _require_sides(name, input_shape, view_sides)
         return DenseRBM(input_shape, int(dense[1]))

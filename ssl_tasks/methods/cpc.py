@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
+from ssl_tasks.methods.pieces import refusal
 from ssl_tasks.randomness import uniform
 from ssl_tasks.training.collectives import gather_with_grad, rank
 
@@ -101,7 +102,12 @@ class CPC(Method):
                 f"pretrain.method.patch_size: {self.side} px leave no two rows of patches in images of {width} x "
                 f"{height} px; use {max(2, min(height, width) // 2)} or less"
             )
-        self._require_patches(channels)
+        reason = refusal(backbone, (channels, self.side, self.side))
+        if reason is not None:
+            raise RequestError(
+                f"pretrain.method.patch_size: the backbone takes no patches of {self.side} x {self.side} px ({reason})"
+                "; use another size, or a pretrain.backbone for images of any size such as resnet18"
+            )
         # rows nearer than OVERLAP show a part of the context's own; where there are no others, the last row has to do
         last = min(config.max_ahead, num_rows - 1)
         self.distances = range(min(OVERLAP, last), last + 1)
@@ -109,20 +115,6 @@ class CPC(Method):
         self.context = nn.Sequential(*(MaskedConv(config.context_dim) for _ in range(config.context_layers)))
         self.embed = nn.Linear(self.num_features, config.embedding_dim)
         self.predictors = nn.ModuleList(nn.Conv2d(config.context_dim, config.embedding_dim, 1) for _ in self.distances)
-
-    @torch.no_grad()
-    def _require_patches(self, channels: int) -> None:
-        was_training = self.backbone.training
-        self.backbone.eval()
-        weight = next(self.backbone.parameters())
-        try:
-            self.backbone(weight.new_zeros(1, channels, self.side, self.side))
-        except Exception as error:  # each network refuses a size in its own way
-            raise RequestError(
-                f"pretrain.method.patch_size: the backbone takes no patches of {self.side} x {self.side} px ({error}); "
-                "use another size, or a pretrain.backbone for images of any size such as resnet18"
-            ) from error
-        self.backbone.train(was_training)
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, a mean over distances and patches: log of 1 + the number of candidates at chance."""

@@ -50,9 +50,12 @@ def cluster(features: np.ndarray, num_clusters: int, pca_dim: int, seed: int) ->
     """
     from sklearn.cluster import MiniBatchKMeans  # scikit-learn costs seconds
     from sklearn.decomposition import PCA
+    from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # features that are constant, or fewer points than clusters: filled up below
+        # features that are constant, or fewer points than clusters: filled up below
+        for expected in (ConvergenceWarning, RuntimeWarning):
+            warnings.simplefilter("ignore", expected)
         pca = PCA(min(pca_dim, *features.shape), random_state=seed).fit(features)
         spread = np.sqrt(pca.explained_variance_)
         kept = spread > MIN_SPREAD * spread.max()

@@ -21,6 +21,7 @@ from ssl_tasks.methods.patches import (
     hidden_first,
     narrow_blocks,
     narrow_width,
+    num_hidden,
     patchify,
     pick,
     put,
@@ -84,9 +85,9 @@ class MAE(PatchMethod):
         (view,) = batch.views
         grid = grid_of(self.vit, view)
         count = grid[0] * grid[1]
-        num_hidden = min(max(1, round(self.config.mask_ratio * count)), count - 1)
-        hidden = random_masks(batch.keys, "mae.mask", count, num_hidden / count)
-        visible = hidden_first(~hidden, count - num_hidden)  # (B, V)
+        number = num_hidden(count, self.config.mask_ratio)
+        hidden = random_masks(batch.keys, "mae.mask", count, number)
+        visible = hidden_first(~hidden, count - number)  # (B, V)
         tokens = embed(self.vit, view)
         prefix = self.vit.num_prefix_tokens
         seen = encode(self.vit, torch.cat([tokens[:, :prefix], pick(tokens[:, prefix:], visible)], dim=1))

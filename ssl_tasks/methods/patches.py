@@ -54,10 +54,15 @@ def narrow_blocks(width: int, depth: int) -> nn.Sequential:
     return nn.Sequential(*(Block(width, width // HEAD_WIDTH, qkv_bias=True) for _ in range(depth)))
 
 
-def random_masks(keys: Tensor, stream: str, count: int, ratio: float) -> Tensor:
-    """True for exactly `round(ratio * count)` of `count` places in every row, at random."""
+def num_hidden(count: int, ratio: float) -> int:
+    """How many of `count` places the share `ratio` is, rounded: one at least, and one stays."""
+    return min(max(1, round(ratio * count)), count - 1)
+
+
+def random_masks(keys: Tensor, stream: str, count: int, hidden: int) -> Tensor:
+    """True for exactly `hidden` of `count` places in every row, at random."""
     ranks = uniform(keys, stream, count).argsort(dim=1, stable=True).argsort(dim=1)
-    return ranks < round(ratio * count)
+    return ranks < hidden
 
 
 def patchify(images: Tensor, grid: Grid) -> Tensor:

@@ -51,17 +51,18 @@ def input_size(backbone: nn.Module, input_shape: tuple[int, ...], asked: int | N
     channels, *sides = input_shape
     if asked is None:
         height, width = (max(min(side, LEAST_INPUT), math.ceil(side / 2)) for side in sides)
-        return (height, width) if _refusal(backbone, (channels, height, width)) is None else (sides[0], sides[1])
-    refusal = _refusal(backbone, (channels, asked, asked))
-    if refusal is not None:
+        return (height, width) if refusal(backbone, (channels, height, width)) is None else (sides[0], sides[1])
+    reason = refusal(backbone, (channels, asked, asked))
+    if reason is not None:
         raise RequestError(
-            f"pretrain.method.{key}: the backbone takes no inputs of {asked} x {asked} px ({refusal}); leave it out"
+            f"pretrain.method.{key}: the backbone takes no inputs of {asked} x {asked} px ({reason}); leave it out"
         )
     return asked, asked
 
 
 @torch.no_grad()
-def _refusal(backbone: nn.Module, shape: tuple[int, ...]) -> Exception | None:
+def refusal(backbone: nn.Module, shape: tuple[int, ...]) -> Exception | None:
+    """Why the backbone takes no input of `shape`, or None where it does."""
     was_training = backbone.training
     weight = next(backbone.parameters())
     try:

@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssl_tasks.training.collectives import CpuSyncBatchNorm, _activate, world_size
+from ssl_tasks.training.collectives import CpuSyncBatchNorm, activate, world_size
 
 
 class _Sum(torch.autograd.Function):
@@ -52,7 +52,7 @@ def _forward(norm: Any, x: Tensor) -> Tensor:
     if not norm.training or world_size() == 1:
         y: Tensor = type(norm).forward(norm, x)
         return y
-    return _activate(norm, _normalize(norm, x))
+    return activate(norm, _normalize(norm, x))
 
 
 def _normalize(norm: _BatchNorm, x: Tensor) -> Tensor:

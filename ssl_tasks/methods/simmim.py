@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ssl_tasks.backbones.vit import embed, encode, fix_positions, grid_of
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, MethodConfig, MethodSpec
-from ssl_tasks.methods.patches import Grid, PatchMethod, patchify, random_masks
+from ssl_tasks.methods.patches import Grid, PatchMethod, num_hidden, patchify, random_masks
 
 
 class SimMIMConfig(MethodConfig):
@@ -72,8 +72,9 @@ class SimMIM(PatchMethod):
         side = self.config.mask_patches
         rows, columns = -(-grid[0] // side), -(-grid[1] // side)
         count = rows * columns
-        num_hidden = min(max(1, round(self.config.mask_ratio * count)), count - 1)
-        squares = random_masks(keys, "simmim.mask", count, num_hidden / count).view(-1, rows, columns)
+        squares = random_masks(keys, "simmim.mask", count, num_hidden(count, self.config.mask_ratio)).view(
+            -1, rows, columns
+        )
         patches = squares.repeat_interleave(side, 1).repeat_interleave(side, 2)
         return patches[:, : grid[0], : grid[1]].flatten(1)
 

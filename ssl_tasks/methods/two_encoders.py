@@ -11,8 +11,8 @@ from typing import ClassVar, Literal, Self
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torch.nn import functional
 
+from ssl_tasks.methods.autoencoder import squared_error
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
 from ssl_tasks.methods.heads import bn_mlp, projection_std
 from ssl_tasks.methods.teachers import Teacher, cosine_momentum
@@ -43,12 +43,6 @@ class TwoEncodersConfig(MethodConfig):
         return self
 
 
-def squared_distance(predicted: Tensor, target: Tensor) -> Tensor:
-    """|p - z|^2 / D of rows (B, D), averaged over rows, in float32 or wider."""
-    dtype = torch.promote_types(predicted.dtype, torch.float32)
-    return functional.mse_loss(predicted.to(dtype), target.to(dtype))
-
-
 class TwoEncoders(Method):
     """Backbone and projector as input encoder, a target encoder, and a predictor between them."""
 
@@ -71,7 +65,7 @@ class TwoEncoders(Method):
         if self.config.stop_gradient:
             targets = [target.detach() for target in targets]
         predicted = [self.predictor(projection) for projection in projections]
-        losses = [squared_distance(p, z) for p, z in zip(predicted, reversed(targets), strict=True)]
+        losses = [squared_error(p, z) for p, z in zip(predicted, reversed(targets), strict=True)]
         return {"loss": torch.stack(losses).mean(), "projection_std": projection_std(torch.cat(projections))}
 
     def after_step(self, progress: float) -> None:

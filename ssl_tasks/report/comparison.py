@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
-import jinja2
-
+from ssl_tasks.report import page
 from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.verdict import percent, signed
+from ssl_tasks.report.verdict import JUDGEMENTS, judge, percent, signed
 from ssl_tasks.transfer import strategy
-
-FOLDER = Path(__file__).parent
 
 
 def render(lines: Sequence[Line], *, recipe: str, seeds: int) -> str:
@@ -23,13 +20,10 @@ def render(lines: Sequence[Line], *, recipe: str, seeds: int) -> str:
         lines: as `ranking.rank` gives them.
         seeds: pretrainings of each candidate.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     scored = [line for line in lines if line.scores]
     budgets = [(score.strategy, score.label_fraction) for score in scored[0].scores] if scored else []
-    return environment.get_template("comparison.html.j2").render(
+    return page.render(
+        "comparison.html.j2",
         title=f"{len(lines)} methods on {recipe}",
         sentence=headline(lines),
         seeds=seeds,
@@ -76,7 +70,11 @@ def _row(place: int, line: Line) -> dict[str, Any]:
         "method": line.method,
         "backbone": line.backbone,
         "scores": [
-            {"value": percent(score.pretrained), "gain": _gain(score), "judgement": _judgement(score)}
+            {
+                "value": percent(score.pretrained),
+                "gain": _gain(score),
+                "judgement": JUDGEMENTS[judge(asdict(score), "")],
+            }
             for score in line.scores
         ],
         "measures": [*_measures(line), "-" if line.seconds is None else f"{line.seconds:,.0f} s"],
@@ -99,12 +97,6 @@ def _measures(line: Line) -> list[str]:
 
 def _gain(score: Score) -> str:
     return f"{signed(score.difference)} [{signed(score.low)}, {signed(score.high)}]"
-
-
-def _judgement(score: Score) -> str:
-    if score.low > 0:
-        return "better"
-    return "worse" if score.high < 0 else "undecided"
 
 
 def _title(name: str) -> str:

@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.predictions import Int
+from ssl_tasks.schema import EMBEDDING
 
 Float = NDArray[np.float64]
-PRETRAINED_FILE, RANDOM_INIT_FILE = "embeddings/pretrained.parquet", "embeddings/random_init.parquet"
-EMBEDDING = "embedding"
 PART_ROWS = 2048
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.report.embedded import PRETRAINED_FILE, RANDOM_INIT_FILE, Float, take
+from ssl_tasks.report.embedded import Float, take
 from ssl_tasks.report.pictures import Pictures
 from ssl_tasks.report.predictions import Int
 from ssl_tasks.report.scatter import Dot, scatter
-from ssl_tasks.schema import LABEL, LABEL_KEY, SPLIT, SPLITS, TRAIN
+from ssl_tasks.schema import LABEL, LABEL_KEY, PRETRAINED_FILE, RANDOM_INIT_FILE, SPLIT, SPLITS, TRAIN
 
 MOST_ROWS, MOST_PICTURES = 1500, 300
 PICTURE_SIDE = 32

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.report.embedded import PRETRAINED_FILE, Float, parts, take
+from ssl_tasks.report.embedded import Float, parts, take
 from ssl_tasks.report.pictures import Pictures
 from ssl_tasks.report.predictions import Int
-from ssl_tasks.schema import LABEL, LABEL_KEY, SAMPLE_ID, SPLIT, TEST, TRAIN
+from ssl_tasks.schema import LABEL, LABEL_KEY, PRETRAINED_FILE, SAMPLE_ID, SPLIT, TEST, TRAIN
 
 QUERIES, NEAREST = 8, 5
 PICTURE_SIDE = 64

@@ -50,9 +50,9 @@ class Pictures:
         return levels if levels.shape[2] == COLOURS else levels[..., 0]
 
 
-def data_uri(jpeg: bytes) -> str:
+def data_uri(image: bytes, kind: str = "jpeg") -> str:
     """What stands in `src`."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
 def _jpeg(levels: np.ndarray, side: int) -> bytes:

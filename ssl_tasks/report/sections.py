@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,13 +10,13 @@ from typing import Any
 import yaml
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.report.pictures import data_uri
 from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
-from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
+from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 
 EXAMPLES = 3
 MAX_CLASSES = 30
-PREVIEW_FILE = "preview.png"
 
 
 def stages(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
@@ -101,7 +100,7 @@ def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
                 key = (row["severity"], row["stage"], row["reason"])
                 counts[key] += 1
                 if len(examples[key]) < EXAMPLES:
-                    examples[key].append({**row, "thumbnail": row["thumbnail"] and _jpeg(row["thumbnail"])})
+                    examples[key].append({**row, "thumbnail": row["thumbnail"] and data_uri(row["thumbnail"])})
     return [
         {
             "severity": severity,
@@ -112,10 +111,6 @@ def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
         }
         for (severity, stage, reason), count in counts.most_common()
     ]
-
-
-def _jpeg(data: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
 def splits(split: Artifact) -> dict[str, Any]:
@@ -156,7 +151,7 @@ def preview(augment: Artifact) -> str | None:
     """The augmentation preview as a data URI, where the modality has one."""
     if PREVIEW_FILE not in augment.names():
         return None
-    return "data:image/png;base64," + base64.b64encode(augment.path(PREVIEW_FILE).read_bytes()).decode()
+    return data_uri(augment.path(PREVIEW_FILE).read_bytes(), "png")
 
 
 def libraries(inputs: Mapping[str, Artifact]) -> list[tuple[str, str]]:

@@ -21,13 +21,12 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.policy import BASE, LOCAL, LOCAL_CROP_SCALE, PLAIN, Changes, Policy, Views
-from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
+from ssl_tasks.schema import PREVIEW_FILE, STATS_FILE, VIEWS_FILE
 from ssl_tasks.shards import Shards
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
 from ssl_tasks.store import Output
 
-PREVIEW_FILE = "preview.png"
 PREVIEW_SAMPLES = 8
 WHITE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """What stands for 1 where normalize has fitted nothing; 0 stands for 0."""

@@ -20,7 +20,16 @@ from pydantic import Field
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
 from ssl_tasks.errors import StageError
-from ssl_tasks.schema import ROW, SPLIT, SPLITS_FILE, STATS_FILE, TRAIN
+from ssl_tasks.schema import (
+    EMBEDDING,
+    PRETRAINED_FILE,
+    RANDOM_INIT_FILE,
+    ROW,
+    SPLIT,
+    SPLITS_FILE,
+    STATS_FILE,
+    TRAIN,
+)
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -28,9 +37,6 @@ if TYPE_CHECKING:
     from ssl_tasks.encoder import Encoder
     from ssl_tasks.shards import Shards
 
-EMBEDDING = "embedding"
-PRETRAINED_FILE = "embeddings/pretrained.parquet"
-RANDOM_INIT_FILE = "embeddings/random_init.parquet"
 WEIGHTS: dict[str, Literal["encoder", "initial"]] = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
 ROW_GROUP_ROWS = 8192
 NORM_ROWS = 8192

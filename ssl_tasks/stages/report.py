@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 INPUTS = ("ingest", "clean", "assign", "normalize", "split", "augment", "pretrain", "embed", "transfer")
 REPORT_FILE = "report.html"
 VERDICT_FILE = "verdict.json"
-TEMPLATE = Path(__file__).parent.parent / "report"
 
 
 class ReportConfig(Config):
@@ -53,16 +51,11 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
 
 def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, encoder: dict[str, Any]) -> str:
     """The page as text. Everything that came with the data is escaped."""
-    import jinja2
+    from ssl_tasks.report import charts, page, sections
 
-    from ssl_tasks.report import charts, sections
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
     pretrain = inputs["pretrain"]
-    return environment.get_template("report.html.j2").render(
+    return page.render(
+        "report.html.j2",
         title=config.title or f"{encoder['method']} on {inputs['ingest'].rows:,} samples",
         verdict=verdict,
         encoder=encoder,

@@ -20,12 +20,13 @@ from ssl_tasks.schema import (
     COMPARISONS_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
+    PRETRAINED_FILE,
+    RANDOM_INIT_FILE,
     STATS_FILE,
     TRANSFER,
     VIEWS_FILE,
 )
 from ssl_tasks.stages.base import Stage
-from ssl_tasks.stages.embed import PRETRAINED_FILE, RANDOM_INIT_FILE
 from ssl_tasks.store import Output
 from ssl_tasks.transfer.from_scratch import ScratchConfig
 from ssl_tasks.transfer.tables import CHOICES, CHOICES_FILE, COMPARISONS, PREDICTIONS, RANDOM_INIT

@@ -143,7 +143,7 @@ class CpuSyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize over everything but dimension 1, on all ranks; running statistics as in `nn.BatchNorm2d`."""
-        return _activate(self, self._normalize(input) if self.training and world_size() > 1 else super().forward(input))
+        return activate(self, self._normalize(input) if self.training and world_size() > 1 else super().forward(input))
 
     def _normalize(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
@@ -166,10 +166,11 @@ class CudaSyncBatchNorm(nn.SyncBatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """As `nn.SyncBatchNorm`."""
-        return _activate(self, super().forward(input))
+        return activate(self, super().forward(input))
 
 
-def _activate(norm: CpuSyncBatchNorm | CudaSyncBatchNorm, y: Tensor) -> Tensor:
+def activate(norm: CpuSyncBatchNorm | CudaSyncBatchNorm, y: Tensor) -> Tensor:
+    """`y` through the dropout and activation that timm's fused norm layers hold."""
     for module in (getattr(norm, "drop", None), getattr(norm, "act", None)):
         if module is not None:
             y = module(y)

@@ -9,10 +9,11 @@ from tests_ranks import SHAPE, TinyConv, assert_ranks_agree, assert_same_loss_an
 from tests_ranks import tiny_batch as batch_of
 from torch import Tensor
 
+from ssl_tasks.methods.autoencoder import squared_error
 from ssl_tasks.methods.base import Batch
 from ssl_tasks.methods.heads import projection_std
 from ssl_tasks.methods.teachers import cosine_momentum
-from ssl_tasks.methods.two_encoders import SPEC, TwoEncodersConfig, squared_distance
+from ssl_tasks.methods.two_encoders import SPEC, TwoEncodersConfig
 from ssl_tasks.training.health import feature_std
 
 SMALL = {"hidden_dim": 7, "out_dim": 3}
@@ -25,8 +26,8 @@ def naive_distance(predicted: Tensor, target: Tensor) -> Tensor:
 
 
 def test_the_loss_and_its_gradient_against_loops():
-    assert_same_loss_and_gradients(squared_distance, naive_distance, [rows(5, 3, seed=seed) for seed in (0, 1)])
-    assert squared_distance(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]])) == 2.0
+    assert_same_loss_and_gradients(squared_error, naive_distance, [rows(5, 3, seed=seed) for seed in (0, 1)])
+    assert squared_error(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 2.0]])) == 2.0
 
 
 FORMS = [
