@@ -48,8 +48,9 @@ def section(budgets: Sequence[Fits], split: Artifact) -> dict[str, Any]:
         return {}
     classes = slices(budgets, [fits.truth for fits in budgets], budgets[0].classes)
     of_classes = _lines(classes, MOST)
+    found = counts(budgets[-1])
     for line in of_classes:
-        line["precision"] = _precision(budgets[-1], line["name"])
+        line["precision"] = _precision(found, budgets[-1].classes.index(line["name"]))
     known = split.table(SPLITS_FILE, [ROW, DOMAIN, GROUP_ID])
     domains = _by_column(budgets, known, DOMAIN)
     groups = [group for group in _by_column(budgets, known, GROUP_ID) if group.rows >= GROUP_ROWS]
@@ -92,9 +93,8 @@ def _by_column(budgets: Sequence[Fits], known: pa.Table, column: str) -> list[Sl
     return slices(budgets, parts, encoded.dictionary.to_pylist())
 
 
-def _precision(fits: Fits, name: str) -> str:
-    """Right ones among those that were called so."""
-    found, place = counts(fits), fits.classes.index(name)
+def _precision(found: Int, place: int) -> str:
+    """Right ones among those that were called so; `found` is (C, C), see `confusion.counts`."""
     called = found[:, place].sum()
     return percent(found[place, place] / called) if called else "never"
 
