@@ -1,0 +1,104 @@
+"""Our two sides of pretraining.py: the pretrain stage, and the same method without feed and Ray. Prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ssl_tasks.config import Config
+from ssl_tasks.methods.base import Batch
+from ssl_tasks.methods.simclr import SimCLR, SimCLRConfig
+from ssl_tasks.stages.augment import AugmentConfig
+from ssl_tasks.stages.clean import CleanConfig
+from ssl_tasks.stages.ingest import IngestConfig
+from ssl_tasks.stages.normalize import NormalizeConfig
+from ssl_tasks.training.config import MethodChoice, OptimizerConfig, PretrainConfig
+
+METHOD = SimCLRConfig(name="simclr", hidden_dim=2048)
+
+
+def stage(task: dict[str, Any]) -> dict[str, Any]:
+    """The pretrain stage from files; the data stages before it are made once and found again."""
+    from ssl_tasks.materialize import materialize
+    from ssl_tasks.stages import assign, augment, clean, ingest, normalize, pretrain, split
+    from ssl_tasks.store import Store
+
+    work = Path(task["work"])
+    store = Store.open(str(work / "store"))
+    source = IngestConfig(path=str(work / "files"))
+    settings: dict[str, Config] = {
+        "ingest": source,
+        "clean": CleanConfig(near_duplicates=None),
+        "normalize": NormalizeConfig(size=task["stored"]),
+        "augment": AugmentConfig(size=None if task["size"] == task["stored"] else task["size"], **task["policy"]),
+        "pretrain": PretrainConfig(
+            method=MethodChoice(**METHOD.model_dump()),
+            backbone=task["backbone"],
+            stem="standard",
+            batch_size=task["batch_size"],
+            epochs=1000,
+            max_steps=task["steps"],
+            optimizer=OptimizerConfig(),
+            health_checks=1,
+            seed=task["seed"],
+        ),
+    }
+    made: dict[str, Any] = {}
+    fingerprints: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+    for part in (ingest, clean, assign, normalize, split, augment, pretrain):
+        found, began = part.STAGE, time.monotonic()
+        config = settings.get(found.name) or found.config()
+        own_source = ingest.source(source) if found is ingest.STAGE else None
+        fingerprints[found.name] = found.fingerprint(config, fingerprints, own_source)
+        result = materialize(store, found, config, made, fingerprint=fingerprints[found.name])
+        made[found.name], seconds[found.name] = result.artifact, time.monotonic() - began
+    measured = made["pretrain"].measured
+    whole = seconds.pop("pretrain")
+    return {
+        "images_per_second": measured["rows_per_second"],
+        "whole_seconds": whole,
+        "data_stages_seconds": sum(seconds.values()),
+        "choice": measured["choice"],
+    }
+
+
+def memory(task: dict[str, Any]) -> dict[str, Any]:
+    """The method stepped on one batch of inputs that lies ready, in the memory layout that is faster."""
+    import torch
+
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.training.optim import build_optimizer
+
+    shape, speeds = (3, task["size"], task["size"]), {}
+    for name, layout in {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}.items():
+        backbone = build_backbone(
+            task["backbone"],
+            modality="image",
+            input_shape=shape,
+            stem="standard",
+            pool="network",
+            seed=0,
+            view_sides={},
+        )
+        method = SimCLR(METHOD, backbone, shape).to(memory_format=layout)
+        optimizer = build_optimizer(method.param_groups("main"), OptimizerConfig())
+        views = [torch.randn(task["batch_size"], *shape).contiguous(memory_format=layout) for _ in range(2)]
+        rows = torch.arange(task["batch_size"])
+        began = 0.0
+        for step in range(task["steps"]):
+            if step == task["warm_up"]:
+                began = time.monotonic()
+            optimizer.zero_grad(set_to_none=True)
+            method(Batch(views, rows, rows), "main")["loss"].backward()
+            optimizer.step()
+        speeds[name] = (task["steps"] - task["warm_up"]) * task["batch_size"] / (time.monotonic() - began)
+    return {"images_per_second": max(speeds.values()), "layouts": speeds}
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[1])
+    print(json.dumps(stage(asked) if asked["side"] == "ours" else memory(asked)))
