@@ -103,3 +103,8 @@ class PretrainConfig(Config):
     """Worker failures that Ray Train mends by going back to the last checkpoint."""
     timeout_minutes: float = execution(0.0, ge=0)
     """Give up after so long without a step; 0 waits for ever."""
+
+    @property
+    def rows_in_statistics(self) -> int:
+        """Rows that share batch statistics."""
+        return self.batch_size // self.accumulate // (1 if self.sync_batch_norm else self.num_workers)
