@@ -37,7 +37,7 @@ def require_labels(recipe: Recipe, ingested: Artifact) -> None:
 
 
 def require_rows(recipe: Recipe, split: Artifact) -> None:
-    """Refuse a batch that is larger than the train rows, as there are no short ones, and options that want more rows."""
+    """Refuse a batch that is larger than the train rows, as there are no short ones, and options that need more."""
     batch_size = getattr(getattr(recipe, "pretrain", None), "batch_size", 0)
     num_train = split.measured["splits"][TRAIN]
     if batch_size > num_train:

@@ -162,8 +162,8 @@ def refuse_few_rows(method: type[Method], name: str, rows: int) -> None:
     """
     if rows < method.least_rows:
         raise RequestError(
-            f"pretrain.batch_size: {name} needs {method.least_rows} rows or more that share batch statistics, and these "
-            f"are {rows}; use a larger batch, or with pretrain.sync_batch_norm=false fewer workers and parts"
+            f"pretrain.batch_size: {name} needs {method.least_rows} rows or more that share batch statistics, and here "
+            f"they are {rows}; use a larger batch, or with pretrain.sync_batch_norm=false fewer workers and parts"
         )
 
 
@@ -176,7 +176,8 @@ def refuse_partial_queue(queue_size: int | None, batch_size: int) -> None:
     if queue_size and queue_size % batch_size:
         nearest = max(1, round(queue_size / batch_size)) * batch_size
         raise RequestError(
-            f"pretrain.method.queue_size: {queue_size} is no multiple of pretrain.batch_size, {batch_size}; use {nearest}"
+            f"pretrain.method.queue_size: {queue_size} is no multiple of pretrain.batch_size, {batch_size}; "
+            f"use {nearest}"
         )
 
 

@@ -86,8 +86,8 @@ class MoCo(Method):
         refuse_partial_queue(config.queue_size, batch_size)
         if config.queue_size and num_rows is not None and config.queue_size >= num_rows:
             return [
-                f"pretrain.method.queue_size: {config.queue_size} keys of {num_rows} train rows: an image's own earlier "
-                "keys are among its negatives; half the rows or fewer are better"
+                f"pretrain.method.queue_size: {config.queue_size} keys of {num_rows} train rows, so that an image's "
+                "own earlier keys are among its negatives; half the rows or fewer are better"
             ]
         return []
 
