@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -74,13 +75,14 @@ CASES: list[tuple[str, tuple[str, ...], str]] = [
             (f"pretrain.method={name}", f"pretrain.backbone={vit}", "pretrain.stem=standard", "normalize.size=40"),
             message,
         )
-        for name in ("mae", "dino")
-        for vit, message in (
+        for name, vit, message in (
             (
+                "mae",
                 "vit_tiny_patch16_224",
-                "patches of 16 px, and 40 px are no multiple of that; set normalize.size=32 or 48",
+                "patches of 16 px, and 40 px are no multiple of that; set normalize.size=32",
             ),
-            ("test_vit", "(40) should be divisible by patch size (16)"),
+            ("mae", "test_vit", "(40) should be divisible by patch size (16)"),
+            ("dino", "vit_tiny_patch16_224", "(40) should be divisible by patch size (16)"),
         )
     ),
     (
@@ -111,11 +113,11 @@ CASES: list[tuple[str, tuple[str, ...], str]] = [
     ("pretrain.method.grid", ("pretrain.method=jigsaw", "normalize.size=4"), "need images of 6 px"),
     ("pretrain.method.gap", ("pretrain.method=context_prediction", "normalize.size=4"), "no room for three patches"),
     ("pretrain.method.patch_size", ("pretrain.method=cpc", "pretrain.method.patch_size=7"), "no two rows"),
-    ("pretrain.method.area", ("pretrain.method=inpainting", "pretrain.method.area=0.999"), "leaves nothing"),
+    ("pretrain.method.area", ("pretrain.method={name: inpainting, hole: center, area: 0.999}",), "leaves nothing"),
     ("pretrain.backbone", ("pretrain.method=rbm",), "rbm:<hidden>"),
     ("pretrain.method.momentum", ("pretrain.method=byol", "pretrain.method.momentum=1"), "less than 1"),
     ("pretrain.method", ("pretrain.method={name: dae, mask_rate: 0}",), "nothing to denoise"),
-    ("pretrain.method.num_permutations", ("pretrain.method={name: jigsaw, grid: 2, num_permutations: 25}",), "24"),
+    ("pretrain.method", ("pretrain.method={name: jigsaw, grid: 2, num_permutations: 25}",), "num_permutations: 2 x 2"),
 ]
 TABLES: list[tuple[str, tuple[str, ...], str]] = [
     ("pretrain.method.temperature", ("pretrain.method=scarf", "pretrain.method.temperature=-1"), "greater than 0"),
@@ -162,7 +164,7 @@ def test_whole_queues_and_patches_are_taken(tmp_path: Path) -> None:
 
 
 def measured(**values: object) -> Artifact:
-    return Artifact.model_construct(measured=values)
+    return SimpleNamespace(measured=values)  # type: ignore[return-value]  # what the checks look at
 
 
 def refusal_of(settings: list[str], check: object, artifact: Artifact, recipe: str = "digits") -> str:
