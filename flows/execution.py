@@ -112,7 +112,8 @@ class Execution:
             RequestError: a later stage cannot work; it is recorded as the one that failed.
         """
         for check in CHECKS:
-            if check.after != name or check.stage not in (entry.name for entry in self.plan):
+            to_run = (entry.name for entry in self.plan if entry.status != "cached")
+            if check.after != name or check.stage not in to_run:
                 continue
             try:
                 check.check(self.recipe, self.artifacts[name])

@@ -14,10 +14,14 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import TEST, TRAIN
+from ssl_tasks.stages.pretrain import check_rows
+from ssl_tasks.training.config import PretrainConfig
 
 if TYPE_CHECKING:
     from flows.plan import Planned
 
+ASSUMED_COLUMNS = 1_000
+"""Of tables that nobody has read yet: so many that only what no table allows is refused."""
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
@@ -33,7 +37,7 @@ def require_labels(recipe: Recipe, ingested: Artifact) -> None:
 
 
 def require_rows(recipe: Recipe, split: Artifact) -> None:
-    """Refuse a batch that is larger than the train rows: there are no short batches."""
+    """Refuse a batch that is larger than the train rows, as there are no short ones, and options that need more."""
     batch_size = getattr(getattr(recipe, "pretrain", None), "batch_size", 0)
     num_train = split.measured["splits"][TRAIN]
     if batch_size > num_train:
@@ -41,6 +45,9 @@ def require_rows(recipe: Recipe, split: Artifact) -> None:
             f"pretrain.batch_size: {batch_size} is larger than the {num_train} train rows that are left; "
             f"set pretrain.batch_size={max(1, num_train)} or less, or give more data"
         )
+    pretrain = getattr(recipe, "pretrain", None)
+    if isinstance(pretrain, PretrainConfig):
+        check_rows(pretrain, num_train)
 
 
 def require_test_labels(recipe: Recipe, split: Artifact) -> None:
@@ -72,13 +79,14 @@ def require_used_policies(recipe: Recipe) -> None:
         )
 
 
-def require_fitting_method(recipe: Recipe) -> None:
-    """Refuse a method, backbone and views that do not go together, or not with images of the recipe's size.
+def require_fitting_method(recipe: Recipe, normalized: Artifact | None = None) -> None:
+    """Refuse a method, backbone, batch and views that do not go together, or not with inputs of the recipe's size.
 
-    Where the number of channels is the data's to say, three are assumed; what that hides is found when training starts.
+    Before the data is `normalized`, three channels are assumed where they are the data's to say, and of tables
+    `ASSUMED_COLUMNS`.
     """
     pretrain, augment, normalize = (getattr(recipe, name, None) for name in ("pretrain", "augment", "normalize"))
-    if pretrain is None or augment is None or normalize is None or pretrain.modality != "image":
+    if pretrain is None or augment is None or normalize is None:
         return
     import numpy as np
 
@@ -86,11 +94,22 @@ def require_fitting_method(recipe: Recipe) -> None:
     from ssl_tasks.stages.augment import resolve
     from ssl_tasks.training.setup import rehearse
 
-    channels = normalize.channels if isinstance(normalize.channels, int) else 3
-    stats = {"shape": (normalize.size, normalize.size, channels), "mean": [0.5] * channels}
-    views = resolve(augment, stats, np.dtype(np.uint8))
+    shape = _assumed_shape(normalize)
+    if normalized is not None:
+        if normalized.measured["shape"] == shape:
+            return
+        shape = normalized.measured["shape"]
+    views = resolve(augment, {"shape": shape, "mean": [0.5] * shape[-1]}, np.dtype(np.uint8))
     names = methods.view_policies(pretrain.method.options(), pretrain.modality)
-    rehearse(pretrain, (channels, normalize.size, normalize.size), names, views)
+    rehearse(pretrain, (shape[-1], *shape[:-1]), names, views)
+
+
+def _assumed_shape(normalize: Any) -> list[int]:
+    """(H, W, C) or (D,), as `normalize` measures it."""
+    if normalize.modality != "image":
+        return [ASSUMED_COLUMNS]
+    channels = normalize.channels if isinstance(normalize.channels, int) else 3
+    return [normalize.size, normalize.size, channels]
 
 
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
@@ -105,7 +124,7 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
 
 @dataclass(frozen=True)
 class Check:
-    """What a stage needs of an earlier one."""
+    """What a stage that is to run needs of an earlier one."""
 
     after: str
     """Name of the stage that is read."""
@@ -117,6 +136,7 @@ class Check:
 CHECKS = (
     Check("ingest", "transfer", require_labels),
     Check("split", "pretrain", require_rows),
+    Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
 )
 

@@ -78,8 +78,9 @@ def default_dag() -> tuple[Stage, ...]:
 
 
 def builtin_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in BUILTIN.glob("*.yaml"))
+    """Names of the recipes that come with the package: those of a folder as `gpu/simclr-imagenet`, last."""
+    found = (path.relative_to(BUILTIN).with_suffix("").as_posix() for path in BUILTIN.rglob("*.yaml"))
+    return sorted(found, key=lambda name: (name.count("/"), name))
 
 
 def load_recipe(
@@ -173,13 +174,13 @@ def open_to_read(uri: str) -> Store:
 
 def _find(name_or_path: str) -> Path:
     path = Path(name_or_path).expanduser()
+    if name_or_path in builtin_recipes() and not path.is_file():
+        return BUILTIN / f"{name_or_path}.yaml"
     if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_file():
         if path.is_file():
             return path
         kind = "is a folder" if path.is_dir() else "no such file"
         raise RequestError(f"recipe {name_or_path}: {kind}; built-in recipes: {', '.join(builtin_recipes())}")
-    if name_or_path in builtin_recipes():
-        return BUILTIN / f"{name_or_path}.yaml"
     near = difflib.get_close_matches(name_or_path, builtin_recipes(), n=1)
     hint = f", did you mean {near[0]!r}?" if near else ""
     raise RequestError(

@@ -148,11 +148,11 @@ def _nested(parts: list[str], value: Any) -> dict[str, Any]:
     return dict(value)
 
 
-def explain(error: ValidationError, model: type[BaseModel], where: str) -> RequestError:
-    """A pydantic error as one message a user can act on, naming each key by its path."""
+def explain(error: ValidationError, model: type[BaseModel], where: str = "", section: str = "") -> RequestError:
+    """A pydantic error as one message a user can act on, naming each key by its path, which begins with `section`."""
     lines = []
     for item in error.errors():
-        path = ".".join(str(part) for part in item["loc"]) or "(top level)"
+        path = ".".join([section] * bool(section) + [str(part) for part in item["loc"]]) or "(top level)"
         if item["type"] == "extra_forbidden":
             hint = _closest(path.rpartition(".")[2], _keys_at(model, item["loc"][:-1]))
             lines.append(f"{path}: unknown key{hint}")
@@ -163,7 +163,7 @@ def explain(error: ValidationError, model: type[BaseModel], where: str) -> Reque
             if given is not None and item["type"] == "string_type":  # YAML made a number, date or mapping of it
                 shown += f"; text like this needs quotes: {path}='\"...\"'"
             lines.append(f"{path}: {message}{shown}")
-    return RequestError(f"{where}: " + "; ".join(lines))
+    return RequestError((f"{where}: " if where else "") + "; ".join(lines))
 
 
 def _keys_at(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:

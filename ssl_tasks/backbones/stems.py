@@ -37,6 +37,24 @@ def has_patches(backbone: nn.Module) -> bool:
     return isinstance(backbone, VisionTransformer) and type(backbone.patch_embed) is PatchEmbed
 
 
+def require_whole_patches(backbone: nn.Module, name: str, input_shape: tuple[int, ...]) -> None:
+    """Patches must cover the image: timm would leave out what is over, without a word.
+
+    Raises:
+        RequestError: they do not.
+    """
+    embed = getattr(backbone, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed):
+        return
+    for side, patch in zip(input_shape[1:], embed.patch_size, strict=True):
+        if side % patch:
+            lower = side // patch * patch
+            raise RequestError(
+                f"pretrain.backbone: {name} cuts images into patches of {patch} px, and {side} px are no multiple of "
+                f"that; set normalize.size={lower} or {lower + patch}, or take another patch size"
+            )
+
+
 def small_patch(vit: nn.Module, height: int, width: int) -> int:
     """Side in pixels of a small stem's patches, never larger than those that `vit` has.
 

@@ -113,4 +113,4 @@ def resolve(options: dict[str, Any], modality: str) -> MethodConfig:
     try:
         return found.config.model_validate(options)
     except ValidationError as error:
-        raise explain(error, found.config, "pretrain.method") from error
+        raise explain(error, found.config, section="pretrain.method") from error

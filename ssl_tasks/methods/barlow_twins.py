@@ -63,6 +63,7 @@ class BarlowTwins(Method):
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
     couples_batch: ClassVar[bool] = True
+    least_rows: ClassVar[int] = 3
 
     def __init__(self, config: BarlowTwinsConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

@@ -72,6 +72,10 @@ class Method(nn.Module):
     """What becomes of a ViT's tokens: methods that predict patches leave the class token untrained."""
     couples_batch: ClassVar[bool] = False
     """Whether a row's loss depends on other rows (negatives): then a batch cannot be accumulated in parts."""
+    least_rows: ClassVar[int] = 1
+    """Fewest rows that may share batch statistics. A head's batch norm cannot take one row, and of two it makes -1 and
+    1 whatever they are, so that nothing below it learns: methods with such heads need 3 rows, or 2 that bring two views
+    to it at once."""
 
     backbone: nn.Module
     """What transfers: input -> (B, num_features)."""
@@ -88,6 +92,21 @@ class Method(nn.Module):
     def views_for(cls, config: Any) -> ViewSpec:
         """The views that the method needs with these options; `views` where they do not depend on them."""
         return cls.views
+
+    @classmethod
+    def check(cls, config: Any, batch_size: int, num_rows: int | None = None) -> list[str]:
+        """Refuse options that do not go with the batch or, where that is known by now, with the train rows.
+
+        Args:
+            batch_size: rows of a global step.
+
+        Returns:
+            What works but hardly as it is meant to, to be told with the results.
+
+        Raises:
+            RequestError: names the key.
+        """
+        return []
 
     def prepare(self, stats: TrainStats) -> None:
         """Compute what is needed once from train rows, into buffers, before step 0."""
@@ -129,6 +148,36 @@ def refuse_coupled(method: type[Method], accumulate: int) -> None:
         raise RequestError(
             f"pretrain.accumulate: the loss of {method.__name__} couples all rows of a batch and cannot be "
             "accumulated; set it to 1"
+        )
+
+
+def refuse_few_rows(method: type[Method], name: str, rows: int) -> None:
+    """Batch statistics of too few rows leave nothing to learn.
+
+    Args:
+        rows: that share batch statistics.
+
+    Raises:
+        RequestError: they are fewer than `least_rows`.
+    """
+    if rows < method.least_rows:
+        raise RequestError(
+            f"pretrain.batch_size: {name} needs {method.least_rows} rows or more that share batch statistics, and here "
+            f"they are {rows}; use a larger batch, or with pretrain.sync_batch_norm=false fewer workers and parts"
+        )
+
+
+def refuse_partial_queue(queue_size: int | None, batch_size: int) -> None:
+    """A queue takes in whole batches, as in the papers' code.
+
+    Raises:
+        RequestError: its length is no multiple of the batch.
+    """
+    if queue_size and queue_size % batch_size:
+        nearest = max(1, round(queue_size / batch_size)) * batch_size
+        raise RequestError(
+            f"pretrain.method.queue_size: {queue_size} is no multiple of pretrain.batch_size, {batch_size}; "
+            f"use {nearest}"
         )
 
 

@@ -45,6 +45,7 @@ class BYOL(Method):
     """Backbone, projector and predictor against a teacher of the first two."""
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
+    least_rows: ClassVar[int] = 3
 
     def __init__(self, config: BYOLConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

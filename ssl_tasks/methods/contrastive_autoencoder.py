@@ -49,6 +49,7 @@ class ContrastiveAutoencoder(Method):
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
     couples_batch: ClassVar[bool] = True
+    least_rows: ClassVar[int] = 2
 
     def __init__(self, config: ContrastiveAutoencoderConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

@@ -116,17 +116,20 @@ class DeepCluster(Method):
         self.register_buffer("epoch", torch.zeros((), dtype=torch.int64))
         self._start_classifier()
 
+    @classmethod
+    def check(cls, config: DeepClusterConfig, batch_size: int, num_rows: int | None = None) -> list[str]:
+        """No cluster may be empty."""
+        if num_rows is not None:
+            _require_members(config.num_clusters, num_rows)
+        return []
+
     def prepare(self, stats: TrainStats) -> None:
         """Note where the train rows are.
 
         Raises:
             RequestError: there are fewer than clusters.
         """
-        if stats.num_rows < self.config.num_clusters:
-            raise RequestError(
-                f"pretrain.method.num_clusters: {self.config.num_clusters} clusters of {stats.num_rows} train rows; "
-                f"set it to {max(2, stats.num_rows // 10)} or so"
-            )
+        _require_members(self.config.num_clusters, stats.num_rows)
         self.positions = stats.positions.to(self.positions)
         self.labels = torch.arange(stats.num_rows).to(self.labels) % self.config.num_clusters
 
@@ -158,6 +161,14 @@ class DeepCluster(Method):
         sizes = torch.bincount(self.labels, minlength=self.config.num_clusters)
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         return {"loss": balanced_cross_entropy(logits, labels, sizes), "cluster_accuracy": accuracy}
+
+
+def _require_members(num_clusters: int, num_rows: int) -> None:
+    if num_rows < num_clusters:
+        raise RequestError(
+            f"pretrain.method.num_clusters: {num_clusters} clusters of {num_rows} train rows; "
+            f"set it to {max(2, num_rows // 10)} or so"
+        )
 
 
 SPEC = MethodSpec(

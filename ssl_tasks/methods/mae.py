@@ -66,6 +66,11 @@ class MAE(PatchMethod):
     def __init__(self, config: MAEConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)
         vit = self.vit
+        if vit.patch_embed.num_patches < 2:
+            raise RequestError(
+                "pretrain.backbone: mae hides some patches and shows others, and the images have one only; use larger "
+                "images, or smaller patches (pretrain.stem=small)"
+            )
         num_values = input_shape[0] * math.prod(vit.patch_embed.patch_size)
         if config.normalize_patches and num_values == 1:
             raise RequestError(

@@ -13,7 +13,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, TrainStats, ViewSpec, length_from_checkpoint
+from ssl_tasks.methods.base import (
+    Batch,
+    Method,
+    MethodConfig,
+    MethodSpec,
+    TrainStats,
+    ViewSpec,
+    length_from_checkpoint,
+    refuse_partial_queue,
+)
 from ssl_tasks.methods.heads import mlp
 from ssl_tasks.methods.teachers import Teacher
 from ssl_tasks.randomness import normal, row_keys
@@ -70,6 +79,17 @@ class MoCo(Method):
         length_from_checkpoint(self, "queue")
         self.fresh: list[Tensor] = []
         """Keys of this step, not yet in the queue."""
+
+    @classmethod
+    def check(cls, config: MoCoConfig, batch_size: int, num_rows: int | None = None) -> list[str]:
+        """The queue takes in whole batches, and should not go round all images."""
+        refuse_partial_queue(config.queue_size, batch_size)
+        if config.queue_size and num_rows is not None and config.queue_size >= num_rows:
+            return [
+                f"pretrain.method.queue_size: {config.queue_size} keys of {num_rows} train rows, so that an image's "
+                "own earlier keys are among its negatives; half the rows or fewer are better"
+            ]
+        return []
 
     def prepare(self, stats: TrainStats) -> None:
         """Fill the queue with random directions."""

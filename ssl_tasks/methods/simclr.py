@@ -60,6 +60,7 @@ class SimCLR(Method):
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
     couples_batch: ClassVar[bool] = True
+    least_rows: ClassVar[int] = 2
 
     def __init__(self, config: SimCLRConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

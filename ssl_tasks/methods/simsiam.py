@@ -42,6 +42,7 @@ class SimSiam(Method):
     """Backbone, projector and predictor."""
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
+    least_rows: ClassVar[int] = 3
 
     def __init__(self, config: SimSiamConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec
+from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, ViewSpec, refuse_partial_queue
 from ssl_tasks.methods.heads import bn_mlp, held
 from ssl_tasks.methods.multicrop import NUM_GLOBAL, across_views, embed_crops, multi_crop
 from ssl_tasks.methods.sinkhorn import sinkhorn
@@ -57,6 +57,7 @@ class SwAV(Method):
 
     views: ClassVar[ViewSpec] = multi_crop(6)
     couples_batch: ClassVar[bool] = True
+    least_rows: ClassVar[int] = 2
     queue: Tensor
     """(2, queue_size, out_dim) l2-normalized projections of the global views of earlier rows, the newest first."""
     num_queued: Tensor
@@ -78,6 +79,17 @@ class SwAV(Method):
     def views_for(cls, config: SwAVConfig) -> ViewSpec:
         """Two global views and the local ones."""
         return multi_crop(config.num_local)
+
+    @classmethod
+    def check(cls, config: SwAVConfig, batch_size: int, num_rows: int | None = None) -> list[str]:
+        """The queue takes in whole batches; rows that are shared out should not be fewer than the prototypes."""
+        refuse_partial_queue(config.queue_size, batch_size)
+        if batch_size + config.queue_size >= config.num_prototypes:
+            return []
+        return [
+            f"pretrain.method.num_prototypes: {batch_size + config.queue_size} rows are shared out evenly among "
+            f"{config.num_prototypes} prototypes, less than a row for each; use fewer, or a longer queue_size"
+        ]
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`: log `num_prototypes` at chance."""

@@ -47,6 +47,7 @@ class TwoEncoders(Method):
     """Backbone and projector as input encoder, a target encoder, and a predictor between them."""
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment", "augment"))
+    least_rows: ClassVar[int] = 3
 
     def __init__(self, config: TwoEncodersConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

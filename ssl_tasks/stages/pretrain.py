@@ -15,16 +15,25 @@ from ssl_tasks.training.config import PretrainConfig
 
 def check(config: PretrainConfig) -> None:
     """Refuse, before any stage runs, options that the method or the workers cannot take."""
-    from ssl_tasks.methods.base import refuse_coupled  # imports torch
+    from ssl_tasks.methods.base import refuse_coupled, refuse_few_rows  # imports torch
 
-    methods.resolve(config.method.options(), config.modality)
+    options = methods.resolve(config.method.options(), config.modality)
     parts = config.num_workers * config.accumulate
     if config.batch_size % parts:
         raise RequestError(
             f"pretrain.batch_size: {config.batch_size} cannot be shared by {config.num_workers} workers in "
             f"{config.accumulate} parts; use a multiple of {parts}"
         )
-    refuse_coupled(methods.spec(config.method.name).method, config.accumulate)
+    method = methods.spec(config.method.name).method
+    refuse_coupled(method, config.accumulate)
+    refuse_few_rows(method, config.method.name, config.rows_in_statistics)
+    method.check(options, config.batch_size)
+
+
+def check_rows(config: PretrainConfig, num_rows: int) -> list[str]:
+    """As `check`, with the number of train rows; what works but hardly as it is meant to."""
+    options = methods.resolve(config.method.options(), config.modality)
+    return methods.spec(config.method.name).method.check(options, config.batch_size, num_rows)
 
 
 def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifact, augmented: Artifact) -> Artifact:
@@ -49,7 +58,8 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
     )
     job = Job(config, out, normalized, split, augmented, view_names, initial)
     assert job.plan.steps_per_epoch > 0  # the plan refuses a batch larger than the data
-    measured = train(job, os.environ.get("RAY_ADDRESS"))
+    warnings = check_rows(config, len(job.plan.positions))
+    measured = train(job, os.environ.get("RAY_ADDRESS")) | ({"warnings": warnings} if warnings else {})
     return out.artifact(rows=len(job.plan.positions), measured=measured)
 
 

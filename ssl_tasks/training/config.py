@@ -20,6 +20,8 @@ class OptimizerConfig(Config):
     """Peak learning rate, of the whole batch."""
     weight_decay: float = Field(1e-2, ge=0)
     """Decoupled for adamw, an L2 penalty for sgd and lars; never on biases and norms."""
+    final_weight_decay: float | None = Field(None, ge=0)
+    """What it goes to along half a cosine (DINO, arXiv 2104.14294, section 3.2); constant where not set."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Of sgd and lars."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -28,8 +30,16 @@ class OptimizerConfig(Config):
     """Share of the steps in which the learning rate climbs; half a cosine follows."""
     final_fraction: float = Field(0.0, ge=0, le=1)
     """Share of the peak learning rate that the cosine ends at."""
+    bias_rate: float = Field(1.0, gt=0)
+    """Share of the learning rate that biases and norms get: lars does not adapt theirs (Barlow Twins: 0.024)."""
     clip_norm: float | None = Field(None, gt=0)
     """Largest joint norm of all gradients."""
+
+    @model_validator(mode="after")
+    def _decay_has_a_start(self) -> OptimizerConfig:
+        if self.final_weight_decay is not None and self.weight_decay == 0:
+            raise ValueError("final_weight_decay: weight_decay is 0, and what it begins with must be above")
+        return self
 
 
 class MethodChoice(BaseModel):
@@ -103,3 +113,8 @@ class PretrainConfig(Config):
     """Worker failures that Ray Train mends by going back to the last checkpoint."""
     timeout_minutes: float = execution(0.0, ge=0)
     """Give up after so long without a step; 0 waits for ever."""
+
+    @property
+    def rows_in_statistics(self) -> int:
+        """Rows that share batch statistics."""
+        return self.batch_size // self.accumulate // (1 if self.sync_batch_norm else self.num_workers)

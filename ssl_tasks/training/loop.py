@@ -153,7 +153,10 @@ class Trainer:
         rate = optim.lr_at(self.step, total, warmup, config.lr, config.final_fraction)
         constant = optim.lr_at(min(self.step, warmup), total, warmup, config.lr)
         for group in optimizer.param_groups:
-            group["lr"] = constant if group.get(CONSTANT_RATE) else rate
+            own = config.bias_rate if all(weight.ndim < 2 for weight in group["params"]) else 1.0
+            group["lr"] = own * (constant if group.get(CONSTANT_RATE) else rate)
+            if group["weight_decay"] > 0 and config.final_weight_decay is not None:
+                group["weight_decay"] = optim.decay_at(self.step, total, config.weight_decay, config.final_weight_decay)
         return rate
 
     def _log(self, rate: float, logged: dict[str, Tensor]) -> None:

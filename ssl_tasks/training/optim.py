@@ -85,6 +85,11 @@ def lr_at(step: int, total_steps: int, warmup_steps: int, base_lr: float, final_
     return base_lr * (final_fraction + (1.0 - final_fraction) * 0.5 * (1.0 + math.cos(math.pi * progress)))
 
 
+def decay_at(step: int, total_steps: int, start: float, end: float) -> float:
+    """Weight decay of `step` (from 0): half a cosine from `start`, which would reach `end` at step `total_steps`."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * step / total_steps))
+
+
 def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     """Scale all gradients so that their joint norm is at most `max_norm`; None leaves them alone.
 

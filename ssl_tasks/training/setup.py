@@ -65,13 +65,28 @@ def rehearse(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[s
     """Put backbone and method together for inputs of `shape`, and throw them away.
 
     Raises:
-        RequestError: backbone, method, size and views do not fit each other.
+        RequestError: backbone, method, size, views and batch do not fit each other.
     """
-    _method(config, _backbone(config, shape, view_names, views), shape)
+    method = _method(config, _backbone(config, shape, view_names, views), shape)
+    refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
+    if config.rows_in_statistics == 1:
+        _refuse_single_row(config, method.backbone, shape)
+
+
+def _refuse_single_row(config: PretrainConfig, backbone: nn.Module, shape: tuple[int, ...]) -> None:
+    """A batch norm that sees one pixel of one row has no statistics."""
+    try:
+        with torch.no_grad():
+            backbone.train()(torch.zeros(1, *shape))
+    except ValueError as error:
+        raise RequestError(
+            f"pretrain.batch_size: {config.batch_size} rows leave each worker's part one, and the batch norms of "
+            f"{config.backbone} cannot take a single row ({error}); use a larger batch, or pretrain.sync_batch_norm"
+        ) from error
 
 
 def _backbone(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[str, ...], views: Views) -> nn.Module:
-    return build_backbone(
+    backbone = build_backbone(
         config.backbone,
         modality=config.modality,
         input_shape=shape,
@@ -80,6 +95,11 @@ def _backbone(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[
         seed=config.seed,
         view_sides=_view_sides(view_names, views),
     )
+    if config.modality == "image":
+        from ssl_tasks.backbones.stems import require_whole_patches  # timm costs seconds
+
+        require_whole_patches(backbone, config.backbone, shape)
+    return backbone
 
 
 def _method(config: PretrainConfig, backbone: nn.Module, shape: tuple[int, ...]) -> Method:
