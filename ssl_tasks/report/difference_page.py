@@ -117,8 +117,7 @@ def _pair(truth: str, called: str, old: float, new: float) -> dict[str, str]:
     right = truth == called
     better = (new > old) == right
     return {
-        "is": truth,
-        "called": called,
+        "what": f"{truth} right" if right else f"{truth} called {called}",
         "old": percent(old),
         "new": percent(new),
         "change": signed(new - old),
