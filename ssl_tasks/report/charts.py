@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -67,14 +67,19 @@ def _mean_line(name: str, css: str, cell: dict[int, list[float]]) -> Series:
     return Series(name, css, points, dots, marked=True)
 
 
-def curves(table: pa.Table) -> list[Figure]:
-    """A chart over steps for each column that has two values at least, losses first."""
+def is_loss(name: str) -> bool:
+    """Whether a column of the training's log is a loss."""
+    return name.endswith("loss")
+
+
+def curves(table: pa.Table, wanted: Callable[[str], bool] = lambda _: True) -> list[Figure]:
+    """A chart over steps for each `wanted` column that has two values at least, losses first."""
     if "step" not in table.column_names:
         return []
     figures = []
-    for name in sorted(table.column_names, key=lambda name: not name.endswith("loss")):
+    for name in sorted(table.column_names, key=lambda name: not is_loss(name)):
         points = _points(table, name)
-        if name != "step" and len(points) > 1:
+        if name != "step" and wanted(name) and len(points) > 1:
             figures.append(_curve(name, [Series(name, "pretrained", thin(points))], "Step"))
     return figures
 
@@ -90,7 +95,7 @@ def overlaid(old: pa.Table, new: pa.Table, rows: tuple[int, int], skip: Collecti
         return []
     per_step = (1, 1) if rows[0] == rows[1] else rows
     figures = []
-    for name in sorted(new.column_names, key=lambda name: not name.endswith("loss")):
+    for name in sorted(new.column_names, key=lambda name: not is_loss(name)):
         if name in ("step", *skip) or name not in old.column_names:
             continue
         points = [

@@ -142,7 +142,7 @@ def test_a_page_of_pictures_stands_alone(tmp_path: Path) -> None:
     run(made, transfer.STAGE, strategies=[])
     inputs["transfer"] = made["transfer"]
     verdict = decide([], margin=0.01, test_groups=0, method="scarf")
-    html = report.render(report.ReportConfig(), inputs, verdict, made["pretrain"].json("encoder.json"))
+    html = report.render(report.ReportConfig(), inputs, verdict, made["pretrain"].json("encoder.json"), "")
     page = Page(html)
     assert len(html) < 3_000_000
     assert "script" not in page.tags
