@@ -33,17 +33,27 @@ def picture(nodes: Sequence[Node]) -> Markup:
     lines: dict[int, list[Node]] = defaultdict(list)
     for node in nodes:
         lines[depth(node.name, parents)].append(node)
-    places = {
-        node.name: (WIDTH * (place + 1) / (len(line) + 1) - BOX / 2, float(number * (HIGH + GAP)))
-        for number, line in lines.items()
-        for place, node in enumerate(line)
-    }
+    places = _places(lines, parents)
     drawn = [_line(places[one], places[name]) for name in places for one in direct(name, parents)]
     drawn += [_box(node, places[node.name]) for node in nodes]
     height = len(lines) * (HIGH + GAP) - GAP + 2
     return Markup(
         '<svg class="dag" viewBox="0 -1 {} {}" role="img" aria-label="Stages and their inputs">{}</svg>'
     ).format(WIDTH, height, Markup("").join(drawn))
+
+
+def _places(
+    lines: Mapping[int, Sequence[Node]], parents: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[float, float]]:
+    """Left upper corners: evenly in a line of several boxes, a single one below the middle of its direct parents."""
+    places: dict[str, tuple[float, float]] = {}
+    for number, line in sorted(lines.items()):
+        for place, node in enumerate(line):
+            above = [places[name][0] for name in direct(node.name, parents)]
+            single = sum(above) / len(above) if above and len(line) == 1 else None
+            left = WIDTH * (place + 1) / (len(line) + 1) - BOX / 2 if single is None else single
+            places[node.name] = (left, float(number * (HIGH + GAP)))
+    return places
 
 
 def depth(name: str, parents: Mapping[str, Sequence[str]]) -> int:

@@ -75,7 +75,6 @@ def effect(encode: Callable[[Tensor], Tensor], image: Tensor) -> Float:
         encode: (B, C, H, W) to (B, D).
         image: (C, H, W); G is `CELLS`, or fewer where the picture has fewer pixels.
     """
-    import torch
     from torch.nn import functional
 
     cells = min(CELLS, *image.shape[1:])
@@ -101,12 +100,13 @@ def _overlay(uri: str, values: Float, title: str) -> Markup:
     """An SVG element: the picture, and beside it the picture under the map."""
     cell, left = SIDE / len(values), SIDE + SPACE
     most = float(values.max()) or 1.0
+    field = Markup('<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill-opacity="{:.2f}">{}</rect>')
     fields = [
-        Markup('<rect x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}" fill-opacity="{:.2f}"><title>{:.3f}</title></rect>').format(
-            left + x * cell, y * cell, cell, cell, DEEPEST * value / most, value
+        field.format(
+            left + x * cell, y * cell, cell, cell, DEEPEST * value / most, Markup("<title>{:.3f}</title>").format(value)
         )
         for (y, x), value in np.ndenumerate(values)
-    ]  # fmt: skip
+    ]
     picture = Markup('<image x="{}" y="0" width="{}" height="{}" href="{}"/>')
     return Markup('<svg class="saliency" viewBox="0 0 {} {}" role="img" aria-label="{}">{}{}{}</svg>').format(
         2 * SIDE + SPACE, SIDE, f"What the embedding of {title} depends on", picture.format(0, SIDE, SIDE, uri),
