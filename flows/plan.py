@@ -126,21 +126,32 @@ def _previous(store: Store, stage: Stage, fingerprint: str, history: list[RunRec
 
 
 def _difference(stage: Stage, config: Config, fingerprints: Mapping[str, str], previous: Manifest) -> str:
-    reasons = [f"config {text}" for text in _changed_fields(config, previous.config)]
-    for name, version in stage.versions(config).items():
+    return reasons(
+        config,
+        stage.versions(config),
+        {parent: fingerprints[parent] for parent in stage.inputs},
+        previous,
+        has_source=stage.source is not None,
+    )
+
+
+def reasons(
+    config: Config, versions: Mapping[str, int], parents: Mapping[str, str], previous: Manifest, *, has_source: bool
+) -> str:
+    """Why an artifact that is made of this is not the one that `previous` describes."""
+    found = [f"config {text}" for text in _changed_fields(config, previous.config)]
+    for name, version in versions.items():
         old = previous.versions.get(name)
         if old is not None and old != version:
-            reasons.append(f"version {name} {old} -> {version}")
-    for parent in stage.inputs:
-        if previous.parents.get(parent) != fingerprints[parent]:
-            reasons.append(f"input {parent} changed")
-    if not reasons:
-        reasons.append("source files changed" if stage.source else "made of other parts")
-    return ", ".join(reasons)
+            found.append(f"version {name} {old} -> {version}")
+    found += [f"input {name} changed" for name, parent in parents.items() if previous.parents.get(name) != parent]
+    if not found:
+        found.append("source files changed" if has_source else "made of other parts")
+    return ", ".join(found)
 
 
 def _changed_fields(config: Config, old: Mapping[str, Any]) -> Iterator[str]:
-    new_values, old_values = dict(_leaves(semantic(config))), dict(_leaves(old))
+    new_values, old_values = dict(leaves(semantic(config))), dict(leaves(old))
     for key in sorted({*new_values, *old_values}):
         before = old_values[key] if key in old_values else _default(config, key)
         after = new_values[key] if key in new_values else _default(config, key)
@@ -148,10 +159,11 @@ def _changed_fields(config: Config, old: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} {_show(before)} -> {_show(after)}"
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings; an empty mapping is a value."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
+            yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

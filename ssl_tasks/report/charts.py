@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -23,6 +23,8 @@ CURVES = {
     "knn": "kNN probe on val rows",
 }
 SHARES = ("knn",)
+SIDES, SIDE_CSS = ("old", "new"), ("random", "pretrained")
+"""Two runs in one chart, and which lines of the style sheet they are."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +67,54 @@ def _mean_line(name: str, css: str, cell: dict[int, list[float]]) -> Series:
     return Series(name, css, points, dots, marked=True)
 
 
-def curves(table: pa.Table) -> list[Figure]:
-    """A chart over steps for each column that has two values at least, losses first."""
+def is_loss(name: str) -> bool:
+    """Whether a column of the training's log is a loss."""
+    return name.endswith("loss")
+
+
+def curves(table: pa.Table, wanted: Callable[[str], bool] = lambda _: True) -> list[Figure]:
+    """A chart over steps for each `wanted` column that has two values at least, losses first."""
     if "step" not in table.column_names:
         return []
-    steps = table["step"].to_pylist()
     figures = []
-    for name in sorted(table.column_names, key=lambda name: not name.endswith("loss")):
-        points: list[Point] = [
-            (float(step), float(value))
-            for step, value in zip(steps, table[name].to_pylist(), strict=True)
-            if value is not None
-        ]
-        if name == "step" or len(points) < 2:
-            continue
-        caption = CURVES.get(name, name.replace("_", " "))
-        kept = thin(points)
-        x = linear_axis("Step", [0.0, points[-1][0]])
-        y = linear_axis(caption, [value for _, value in kept], percent=name in SHARES)
-        figures.append(Figure(caption, line_chart(caption, [Series(name, "pretrained", kept)], x, y)))
+    for name in sorted(table.column_names, key=lambda name: not is_loss(name)):
+        points = _points(table, name)
+        if name != "step" and wanted(name) and len(points) > 1:
+            figures.append(_curve(name, [Series(name, "pretrained", thin(points))], "Step"))
     return figures
+
+
+def overlaid(old: pa.Table, new: pa.Table, rows: tuple[int, int], skip: Collection[str] = ()) -> list[Figure]:
+    """A chart for each column that has two values at least in both runs, the old one dashed.
+
+    Args:
+        rows: of a step, in each run; where they differ, the charts are over rows and not over steps.
+        skip: columns that have no common scale.
+    """
+    if not {"step"} <= {*old.column_names} & {*new.column_names}:
+        return []
+    per_step = (1, 1) if rows[0] == rows[1] else rows
+    figures = []
+    for name in sorted(new.column_names, key=lambda name: not is_loss(name)):
+        if name in ("step", *skip) or name not in old.column_names:
+            continue
+        points = [
+            [(step * of, value) for step, value in _points(table, name)]
+            for table, of in zip((old, new), per_step, strict=True)
+        ]
+        if min(map(len, points)) > 1:
+            series = [Series(run, css, thin(line)) for run, css, line in zip(SIDES, SIDE_CSS, points, strict=True)]
+            figures.append(_curve(name, series, "Step" if rows[0] == rows[1] else "Rows seen"))
+    return figures
+
+
+def _points(table: pa.Table, name: str) -> list[Point]:
+    pairs = zip(table["step"].to_pylist(), table[name].to_pylist(), strict=True)
+    return [(float(step), float(value)) for step, value in pairs if value is not None]
+
+
+def _curve(name: str, series: Sequence[Series], along: str) -> Figure:
+    caption = CURVES.get(name, name.replace("_", " "))
+    x = linear_axis(along, [0.0, *(line.points[-1][0] for line in series)])
+    y = linear_axis(caption, [value for line in series for _, value in line.points], percent=name in SHARES)
+    return Figure(caption, line_chart(caption, series, x, y))

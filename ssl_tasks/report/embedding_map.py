@@ -1,10 +1,10 @@
-"""A map of the embeddings: their first two principal components, a dot for each of some rows."""
+"""A map of the embeddings in two dimensions, a dot for each of some rows: principal components, or UMAP."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -14,12 +14,16 @@ from ssl_tasks.report.embedded import Float, take
 from ssl_tasks.report.pictures import Pictures
 from ssl_tasks.report.predictions import Int
 from ssl_tasks.report.scatter import Dot, scatter
+from ssl_tasks.report.verdict import percent
 from ssl_tasks.schema import LABEL, LABEL_KEY, PRETRAINED_FILE, RANDOM_INIT_FILE, SPLIT, SPLITS, TRAIN
 
+Kind = Literal["pca", "umap"]
 MOST_ROWS, MOST_PICTURES = 1500, 300
 PICTURE_SIDE = 32
 COLOURS = 10
 """Classes that have a colour each; of more, dots are coloured by split."""
+NEIGHBOURS, FEW_FOR_UMAP = 15, 30
+"""Of a row in UMAP, its default; and rows from which on it has anything to tell."""
 FLAT = 1e-10
 """Variance, as a share of the mean square, below which embeddings count as one point."""
 
@@ -63,6 +67,20 @@ def project(values: Float) -> tuple[Float, list[float]]:
     return points, shares
 
 
+def project_umap(values: Float) -> Float:
+    """(N, 2) coordinates of (N, D) embeddings by UMAP (McInnes et al., arXiv 1802.03426), cosines as distances.
+
+    One thread and a seed: the same values give the same map. Fewer rows than `FEW_FOR_UMAP` are projected by `project`.
+    """
+    if len(values) < FEW_FOR_UMAP or not project(values)[1][0]:
+        return project(values)[0]
+    import umap
+
+    mapped = umap.UMAP(n_neighbors=NEIGHBOURS, min_dist=0.1, metric="cosine", init="pca", random_state=0, n_jobs=1)
+    points: Float = np.asarray(mapped.fit_transform(values), np.float64)
+    return points
+
+
 def colouring(labels: Sequence[str | None], of_split: Sequence[str]) -> Colouring:
     """By label where at most `COLOURS` classes are there, else by split."""
     classes = sorted({label for label in labels if label is not None})
@@ -78,7 +96,7 @@ def colouring(labels: Sequence[str | None], of_split: Sequence[str]) -> Colourin
     return Colouring("split", [css[name] for name in of_split], list(of_split), [(css[name], name) for name in present])
 
 
-def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None, method: str) -> dict[str, Any]:
+def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None, method: str, kind: Kind) -> dict[str, Any]:
     """Maps of the encoder and of the untrained network with their legend, for the template."""
     positions = chosen(splits)
     rows = splits.take(pa.array(positions))
@@ -88,15 +106,16 @@ def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None, method
     told = [label or "" for label in labels]
     maps: list[dict[str, Any]] = []
     for name, title in ((PRETRAINED_FILE, f"Encoder of {method}"), (RANDOM_INIT_FILE, "Same network, untrained")):
-        points, shares = project(take(embed, name, positions))
+        points, axes = _projected(take(embed, name, positions), kind)
         dots = [
             Dot(float(x), float(y), css, text, of)
             for (x, y), css, text, of in zip(points, colours.css, told, of_split, strict=True)
         ]
         names = list(zip(colours.names, colours.css, strict=True)) if colours.by == "class" else []
-        svg = scatter(title, dots, shares, images=images, names=names, define=not maps)
-        maps.append({"caption": title, "svg": svg, "shares": shares})
+        svg = scatter(title, dots, axes, images=images, names=names, define=not maps)
+        maps.append({"caption": title, "svg": svg})
     return {
+        "kind": kind,
         "maps": maps,
         "by": colours.by,
         "legend": colours.legend,
@@ -104,3 +123,12 @@ def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None, method
         "splits": " and ".join(name for name in SPLITS if name in of_split),
         "pictures": len(images),
     }
+
+
+def _projected(values: Float, kind: Kind) -> tuple[Float, tuple[str, str]]:
+    """Coordinates, and what is written along x and y."""
+    if kind == "umap":
+        return project_umap(values), ("", "")
+    points, shares = project(values)
+    x, y = (f"component {number}: {percent(share)} of variance" for number, share in enumerate(shares, start=1))
+    return points, (x, y)

@@ -7,7 +7,7 @@ colour scheme, and importing it costs a second.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from markupsafe import Markup
@@ -99,20 +99,15 @@ def thin(points: Sequence[Point], most: int = MAX_POINTS) -> list[Point]:
 
 def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup:
     """An SVG element; `title` is read out by screen readers. All text is escaped."""
-    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-
-    def at(point: Point) -> Point:
-        return LEFT + x.share(point[0]) * plot_width, TOP + (1 - y.share(point[1])) * plot_height
-
-    parts = [_grid(x, y, at)]
+    parts = [frame(x, y)]
     for line in series:
-        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in map(at, line.points))
+        path = " ".join(f"{px:.1f},{py:.1f}" for px, py in (_at(point, x, y) for point in line.points))
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(line.css, path))
         marks = line.points if line.marked or line.radii else ()
         circles = [("dot", point, DOT) for point in line.dots]
         circles += [("mark", *mark) for mark in zip(marks, line.radii or [MARK] * len(marks), strict=True)]
         for kind, point, radius in circles:
-            px, py = at(point)
+            px, py = _at(point, x, y)
             parts.append(
                 Markup('<circle class="{} {}" cx="{:.1f}" cy="{:.1f}" r="{:.1f}"/>').format(
                     kind, line.css, px, py, radius
@@ -123,17 +118,24 @@ def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> Markup
     )
 
 
-def _grid(x: Axis, y: Axis, at: Callable[[Point], Point]) -> Markup:
+def _at(point: Point, x: Axis, y: Axis) -> Point:
+    """Pixels."""
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    return LEFT + x.share(point[0]) * width, TOP + (1 - y.share(point[1])) * height
+
+
+def frame(x: Axis, y: Axis) -> Markup:
+    """Grid, ticks and names of the axes."""
     parts = []
     for value, text in y.ticks:
-        py = at((x.low, value))[1]
+        py = _at((x.low, value), x, y)[1]
         parts.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, WIDTH - RIGHT, py, py)
         )
         parts.append(Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 7, py + 4, text))
     floor = HEIGHT - BOTTOM
     for value, text in x.ticks:
-        px = at((value, y.low))[0]
+        px = _at((value, y.low), x, y)[0]
         parts.append(
             Markup('<line class="axis" x1="{:.1f}" x2="{:.1f}" y1="{}" y2="{}"/>').format(px, px, floor, floor + 4)
         )

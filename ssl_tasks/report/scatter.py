@@ -9,7 +9,6 @@ import numpy as np
 from markupsafe import Markup
 
 from ssl_tasks.report.confusion import LETTER, LINE
-from ssl_tasks.report.verdict import percent
 
 SIDE, LEFT, TOP, BELOW = 330, 22, 4, 22
 MARGIN = 8
@@ -34,7 +33,7 @@ class Dot:
 def scatter(
     title: str,
     dots: Sequence[Dot],
-    shares: Sequence[float],
+    axes: tuple[str, str],
     *,
     images: Sequence[str],
     names: Sequence[tuple[str, str]],
@@ -44,14 +43,14 @@ def scatter(
 
     Args:
         dots: those of the first `len(images)` show these when they are pointed at.
-        shares: of the variance, along x and y.
+        axes: what is written along x and y.
         images: data URIs.
         names: what each dot's colour stands for, with its class in the style sheet, to be written where its dots
             are; empty for no names.
         define: whether this element holds the images; others on the page refer to them.
     """
     places = _places(dots)
-    parts = [_frame(shares)]
+    parts = [_frame(*axes)]
     if define and images:
         parts.append(_definitions(images))
     order = [*range(len(images), len(dots)), *range(len(images))]  # those with pictures lie on top
@@ -72,8 +71,7 @@ def _places(dots: Sequence[Dot]) -> np.ndarray:
     return middle
 
 
-def _frame(shares: Sequence[float]) -> Markup:
-    x, y = (f"component {number}: {percent(share)} of variance" for number, share in enumerate(shares, start=1))
+def _frame(x: str, y: str) -> Markup:
     middle = TOP + SIDE / 2
     return Markup(
         '<rect class="frame" x="{}" y="{}" width="{}" height="{}"/>'

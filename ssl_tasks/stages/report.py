@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
+from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
@@ -25,8 +27,20 @@ class ReportConfig(Config):
 
     title: str = ""
     """Of the page."""
+    map: Literal["pca", "umap"] = "pca"
+    """How the embeddings are laid out; `umap` needs `pip install 'pretextflow[umap]'`."""
     margin: float = Field(0.01, ge=0, lt=1)
     """A gain over the untrained network of less than this is called none."""
+
+
+def check(config: ReportConfig) -> None:
+    """Refuse what this installation cannot draw.
+
+    Raises:
+        RequestError: UMAP is asked for and not installed.
+    """
+    if config.map == "umap" and find_spec("umap") is None:
+        raise RequestError("report.map: umap is not installed; pip install 'pretextflow[umap]', or set it to pca")
 
 
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
@@ -44,30 +58,41 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     )
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
-        path.write_text(render(config, inputs, verdict, encoder), encoding="utf-8")
+        path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
     rows = inputs["transfer"].rows
     return out.artifact(rows=rows, measured={"outcome": verdict.outcome, "verdict": verdict.sentence})
 
 
-def render(config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, encoder: dict[str, Any]) -> str:
-    """The page as text. Everything that came with the data is escaped."""
-    from ssl_tasks.report import charts, page, sections
+def render(
+    config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, encoder: dict[str, Any], fingerprint: str
+) -> str:
+    """The page as text. Everything that came with the data is escaped.
 
-    pretrain = inputs["pretrain"]
+    Args:
+        fingerprint: of the report, by which the run that makes it is found.
+    """
+    from ssl_tasks.report import charts, distributions, page, sections, what_ran
+
+    pretrain, splits = inputs["pretrain"], sections.splits(inputs["split"])
+    known = what_ran.states(pretrain.store, fingerprint)
     return page.render(
         "report.html.j2",
         title=config.title or f"{encoder['method']} on {inputs['ingest'].rows:,} samples",
         verdict=verdict,
         encoder=encoder,
         **(_transfer(inputs, verdict, encoder["method"]) if verdict.lines else {}),
-        losses=charts.curves(pretrain.table(METRICS_FILE)),
+        losses=charts.curves(pretrain.table(METRICS_FILE), charts.is_loss),
+        course=charts.curves(pretrain.table(METRICS_FILE), lambda name: not charts.is_loss(name)),
         health=charts.curves(pretrain.table(HEALTH_FILE)),
         preview=sections.preview(inputs["augment"]),
-        **_samples(inputs, encoder["method"]),
+        **_samples(inputs, encoder, config.map),
         stages=sections.stages(inputs),
         libraries=sections.libraries(inputs),
         quarantine=sections.quarantine(inputs),
-        splits=sections.splits(inputs["split"]),
+        splits=splits,
+        classes=distributions.classes(splits),
+        sizes=distributions.sizes(inputs["clean"], inputs["ingest"]),
+        ran=what_ran.section(inputs, known),
         facts=sections.quality_facts(inputs),
         source=inputs["ingest"].measured.get("source", ""),
     )
@@ -95,18 +120,19 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
     }
 
 
-def _samples(inputs: dict[str, Artifact], method: str) -> dict[str, Any]:
+def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal["pca", "umap"]) -> dict[str, Any]:
     """What the page shows of single samples."""
-    from ssl_tasks.report import duplicates, embedding_map, neighbours
+    from ssl_tasks.report import duplicates, embedding_map, neighbours, saliency
     from ssl_tasks.report.pictures import Pictures
 
     pictures = Pictures.of(inputs["normalize"])
     splits, embed = inputs["split"].table(SPLITS_FILE), inputs["embed"]
     return {
-        "embedding": embedding_map.section(splits, embed, pictures, method),
+        "embedding": embedding_map.section(splits, embed, pictures, encoder["method"], kind),
         "neighbours": neighbours.section(splits, embed, pictures),
+        "saliency": saliency.section(splits, inputs["pretrain"], pictures, encoder["modality"]),
         "duplicates": duplicates.section(inputs, splits[ROW].to_numpy(), pictures),
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=4)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=5, check=check)

@@ -24,6 +24,7 @@ from ssl_tasks.training.health import Watchdog
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.probe import embed_rows, probe
 from ssl_tasks.training.setup import Ranks, as_input, build_method, calibrate, place, wrap
+from ssl_tasks.training.timing import CHECKPOINT, COMPUTE, FEED, HEALTH, Clock
 from ssl_tasks.training.views import to_batch
 
 Feed = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
@@ -46,6 +47,7 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.health: dict[str, list[float]] = {}
         self.watchdog = Watchdog()
+        self.clock = Clock()
         self.resumed_at: int | None = None
         self.checkpoints = Checkpoints(job.out.store, job.partial, config.keep_checkpoints)
         method, self.random_weights = build_method(job)
@@ -98,18 +100,26 @@ class Trainer:
         first, began, told = self.step, time.monotonic(), 0.0
         while self.step < total:
             if self.step % job.plan.steps_per_epoch == 0:
-                self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
-            self._step(next(batches))
+                with self.clock(COMPUTE):
+                    self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
+            with self.clock(FEED):
+                made = next(batches)
+            with self.clock(COMPUTE):
+                self._step(made)
             if self.step in checks:
-                self._check_health()
+                with self.clock(HEALTH):
+                    self._check_health()
             if self.step % self.config.checkpoint_every_steps == 0 or self.step == total:
-                self._save()
+                with self.clock(CHECKPOINT):
+                    self._save()
+            self.clock.lap(self.step - 1)
             now = time.monotonic()
             if now - told > 1.0 or self.step == total:
                 told = now
                 rate = (self.step - first) * self.config.batch_size / max(1e-9, now - began)
                 report({"step": self.step, "loss": self.history["loss"][-1], "rows_per_second": rate})
-        self.checkpoints.wait()
+        with self.clock(CHECKPOINT):
+            self.checkpoints.wait()
 
     def _step(self, made: dict[str, np.ndarray]) -> None:
         whole = to_batch(made, self.job, self.stats, self.ranks.device)

@@ -9,12 +9,13 @@ import sys
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
-from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, SPEED_FILE
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.probe import geometry
@@ -32,6 +33,8 @@ def write_results(trainer: Trainer, seconds: float) -> None:
     job.out.json(ENCODER_FILE, _info(job, backbone).model_dump(mode="json"))
     job.out.table(METRICS_FILE, _table(trainer.history))
     job.out.table(HEALTH_FILE, _table(trainer.health))
+    with job.out.file(SPEED_FILE, rendering=True) as path:  # times are no data: equal runs differ in them
+        pq.write_table(_table(trainer.clock.steps), path)
     done = {
         "attempt": job.out.attempt,
         "entries": {name: entry.model_dump() for name, entry in job.out.entries.items()},
@@ -65,6 +68,8 @@ def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "epochs": trainer.step / trainer.job.plan.steps_per_epoch,
         "loss": trainer.history["loss"][-1],
         "rows_per_second": rows / seconds if taken else None,
+        "batch_size": trainer.config.batch_size,
+        "seconds": trainer.clock.seconds,
         "workers": trainer.ranks.world,
         "device": trainer.ranks.device.type,
         "resumed_at": trainer.resumed_at,

@@ -52,12 +52,18 @@ def test_views_made_where_the_model_is_give_the_same_losses(
 def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, small: dict[str, Any], chain: Any) -> None:
     artifact = pretrain(store, chain, small)
     assert artifact.names() == [
-        *("encoder.json", "encoder.safetensors", "health.parquet", "initial.safetensors", "metrics.parquet")
+        *("encoder.json", "encoder.safetensors", "health.parquet", "initial.safetensors", "metrics.parquet"),
+        "speed.parquet",
     ]
     trained, initial = (load_file(artifact.path(f"{name}.safetensors")) for name in ("encoder", "initial"))
     assert trained.keys() == initial.keys()
     assert not np.array_equal(trained["conv1.0.weight"], initial["conv1.0.weight"])
     assert artifact.table("metrics.parquet")["step"].to_pylist() == list(range(8))
+    speed, seconds = artifact.table("speed.parquet"), artifact.measured["seconds"]
+    assert speed["step"].to_pylist() == list(range(8))
+    assert sum(speed["compute"].to_pylist()) == pytest.approx(seconds["compute"])
+    assert 0 < seconds["feed"] < sum(seconds.values()) < artifact.manifest.seconds
+    assert artifact.manifest.files["speed.parquet"].rendering
     health = artifact.table("health.parquet")
     assert health.num_rows == 2
     assert health["knn"].null_count == 0

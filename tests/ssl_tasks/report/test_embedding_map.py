@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -7,7 +8,7 @@ import pytest
 from tests_planted import planted, split_table
 
 from ssl_tasks.report import embedded
-from ssl_tasks.report.embedding_map import MOST_ROWS, chosen, colouring, project, section
+from ssl_tasks.report.embedding_map import MOST_ROWS, chosen, colouring, project, project_umap, section
 from ssl_tasks.report.scatter import Dot, scatter
 from ssl_tasks.stages import embed
 from ssl_tasks.store import Store
@@ -28,7 +29,7 @@ def test_a_collapsed_encoder_has_a_map_too(values: np.ndarray) -> None:
     points, shares = project(values)
     assert shares == [0.0, 0.0]
     assert not points.any()
-    ElementTree.fromstring(scatter("t", [Dot(0, 0, "c0", "a", "val")], shares, images=[], names=[], define=True))
+    ElementTree.fromstring(scatter("t", [Dot(0, 0, "c0", "a", "val")], ("x", "y"), images=[], names=[], define=True))
 
 
 def test_one_dimension_is_a_line() -> None:
@@ -62,23 +63,24 @@ def test_colours_stand_for_classes_or_for_splits() -> None:
 
 def test_dots_stand_where_they_belong_and_lie_on_a_common_scale() -> None:
     dots = [Dot(0, 0, "c0", "a", "val"), Dot(10, 5, "c0", "a", "val"), Dot(5, 0, "c1", "b", "val")]
-    tree = ElementTree.fromstring(scatter("t", dots, [0.5, 0.25], images=[], names=[], define=True))
+    tree = ElementTree.fromstring(scatter("t", dots, ("along", "up"), images=[], names=[], define=True))
     circles = [(float(dot.get("cx")), float(dot.get("cy"))) for dot in tree.findall("circle")]
     assert circles == [(30, 247.5), (344, 90.5)]  # 314 px for 10 units, in both directions
     (square,) = [rect for rect in tree.findall("rect") if rect.get("class") == "c1"]
     assert float(square.get("x")) + float(square.get("width")) / 2 == pytest.approx(187, abs=0.1)
-    assert "component 2: 25.0% of variance" in [text.text for text in tree.findall("text")]
+    assert {"along", "up"} <= {text.text for text in tree.findall("text")}
 
 
 def test_pictures_are_held_once_and_labels_are_escaped() -> None:
     dots = [Dot(0, 0, "c0", "<b>", "val"), Dot(1, 1, "c0", "<b>", "test")]
     first, second = (
-        scatter("<i>", dots, [1.0, 0.0], images=["data:x"], names=[("<b>", "c0")] * 2, define=define)
+        scatter("<i>", dots, ("<x>", "y"), images=["data:x"], names=[("<b>", "c0")] * 2, define=define)
         for define in (True, False)
     )
     for svg in (first, second):
         assert "<b>" not in svg
         assert "<i>" not in svg
+        assert "<x>" not in svg
         (pointed,) = ElementTree.fromstring(svg).findall("g")
         assert pointed.find("use").get("href") == "#picture-0"
         assert [text.text for text in pointed.findall("text")] == ["<b>", "val"]
@@ -98,10 +100,29 @@ def test_maps_of_both_networks(tmp_path: Path) -> None:
     for labels, by in ((("cat", "dog", "owl"), "class"), (None, "split")):
         made = planted(Store.open(str(tmp_path / by)), labels=labels)
         splits: pa.Table = made["split"].table("splits.parquet")
-        found = section(splits, made["embed"], None, "scarf")
+        found = section(splits, made["embed"], None, "scarf", "pca")
         assert found["by"] == by
         assert found["pictures"] == 0
         assert len(found["maps"]) == 2
-        assert found["maps"][0]["shares"][0] > found["maps"][1]["shares"][0]  # classes that lie apart, against noise
+        shares = [float(re.findall(r"component 1: ([\d.]+)%", one["svg"])[0]) for one in found["maps"]]
+        assert shares[0] > shares[1]  # classes that lie apart, against noise
         dots = sum(name in ("val", "test") for name in splits["split"].to_pylist())
         assert found["rows"] == str(dots)
+
+
+def test_umap_keeps_classes_together_and_gives_the_same_map_again() -> None:
+    pytest.importorskip("umap", reason="the extra umap is not installed")
+    random = np.random.default_rng(0)
+    classes = np.repeat([0, 1, 2], 40)
+    values = np.eye(3, 8)[classes] * 8 + random.normal(size=(120, 8))
+    first, second = project_umap(values), project_umap(values)
+    assert np.array_equal(first, second)
+    centres = np.array([first[classes == one].mean(axis=0) for one in range(3)])
+    nearest = np.linalg.norm(first[:, None] - centres, axis=2).argmin(axis=1)
+    assert (nearest == classes).mean() > 0.95
+
+
+def test_too_few_or_equal_rows_need_no_umap() -> None:
+    values = np.random.default_rng(0).normal(size=(9, 4))
+    assert np.array_equal(project_umap(values), project(values)[0])
+    assert not project_umap(np.ones((50, 4))).any()

@@ -12,6 +12,7 @@ from tests_planted import commit, planted
 from tests_stored import normalized
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import RequestError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.report.verdict import decide
 from ssl_tasks.schema import DUPLICATES, QUARANTINE, ROWS, align
@@ -118,6 +119,8 @@ def test_page_says_what_ran_and_from_what(store: Store) -> None:
     assert "1.5 s" in text
     assert "2.14.1" in text
     assert "2.5" in text  # what a naive split would have leaked
+    assert html.count('<svg class="dag"') == 1
+    assert html.count('<svg class="bars"') == 1 + 1  # classes, stages
     assert html.count('<svg viewBox="0 0 420') == 2 + 2 + 3 + 2  # strategies, calibration, losses, health (without kNN)
 
 
@@ -142,7 +145,7 @@ def test_a_page_of_pictures_stands_alone(tmp_path: Path) -> None:
     run(made, transfer.STAGE, strategies=[])
     inputs["transfer"] = made["transfer"]
     verdict = decide([], margin=0.01, test_groups=0, method="scarf")
-    html = report.render(report.ReportConfig(), inputs, verdict, made["pretrain"].json("encoder.json"))
+    html = report.render(report.ReportConfig(), inputs, verdict, made["pretrain"].json("encoder.json"), "")
     page = Page(html)
     assert len(html) < 3_000_000
     assert "script" not in page.tags
@@ -232,3 +235,10 @@ def test_a_baseline_that_did_not_converge_is_called_weak(accuracy: float) -> Non
 
     note = scratch_note({"steps": 100, "train_accuracy": {"0.1": 1.0, "1": accuracy}})
     assert ("weak baseline" in note) == (accuracy < 1)
+
+
+def test_umap_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    report.check(report.ReportConfig())
+    with pytest.raises(RequestError, match=r"report\.map: umap is not installed; pip install 'pretextflow\[umap\]'"):
+        report.check(report.ReportConfig(map="umap"))
