@@ -33,6 +33,7 @@ METHODS = {
     "simmim": ("ssl_tasks.methods.simmim", 1),
     "ijepa": ("ssl_tasks.methods.ijepa", 1),
     "dino": ("ssl_tasks.methods.dino", 1),
+    "ibot": ("ssl_tasks.methods.ibot", 1),
     "swav": ("ssl_tasks.methods.swav", 1),
     "two_encoders": ("ssl_tasks.methods.two_encoders", 1),
     "deepcluster": ("ssl_tasks.methods.deepcluster", 1),
