@@ -17,14 +17,14 @@ def check(config: PretrainConfig) -> None:
     """Refuse, before any stage runs, options that the method or the workers cannot take."""
     from ssl_tasks.methods.base import refuse_coupled  # imports torch
 
-    methods.resolve(config.method.options(), config.modality)
+    resolved = methods.resolve(config.method.options(), config.modality)
     parts = config.num_workers * config.accumulate
     if config.batch_size % parts:
         raise RequestError(
             f"pretrain.batch_size: {config.batch_size} cannot be shared by {config.num_workers} workers in "
             f"{config.accumulate} parts; use a multiple of {parts}"
         )
-    refuse_coupled(methods.spec(config.method.name).method, config.accumulate)
+    refuse_coupled(methods.spec(resolved.name).method, resolved, config.accumulate)
 
 
 def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifact, augmented: Artifact) -> Artifact:
@@ -54,9 +54,9 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
 
 
 def parts(config: PretrainConfig) -> dict[str, int]:
-    """Versions of the method and the modality."""
-    name = config.method.name
-    return {name: methods.version(name), config.modality: modalities.VERSIONS[modalities.require(config.modality)]}
+    """Versions of the method, of those that it combines, and of the modality."""
+    modality = modalities.require(config.modality)
+    return {**methods.versions(config.method.options()), modality: modalities.VERSIONS[modality]}
 
 
 STAGE = Stage("pretrain", PretrainConfig, ("normalize", "split", "augment"), run, version=2, parts=parts, check=check)
