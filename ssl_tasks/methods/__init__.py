@@ -132,8 +132,9 @@ def resolve(options: dict[str, Any], modality: str) -> MethodConfig:
         RequestError: an option is unknown or wrong, or the method, or one that it combines, is not for this modality.
     """
     _require_modality(options["name"], modality, "pretrain.method.name")
+    parts = objectives(options)
     config = configure(options, "pretrain.method")
-    for name, objective in objectives(options).items():
+    for name, objective in parts.items():
         key = f"{KEY}.{require(name, f'{KEY}.{name}')}"
         _require_modality(name, modality, key)
         configure(objective.options(name), key)
