@@ -108,6 +108,16 @@ class Method(nn.Module):
         """
         return []
 
+    @classmethod
+    def pool_for(cls, config: Any) -> Pool:
+        """What becomes of a ViT's tokens with these options; `pool` where it does not depend on them."""
+        return cls.pool
+
+    @classmethod
+    def coupled_by(cls, config: Any) -> tuple[str, ...]:
+        """Names of the losses that couple the rows of a batch with these options; see `couples_batch`."""
+        return (config.name,) if cls.couples_batch else ()
+
     def prepare(self, stats: TrainStats) -> None:
         """Compute what is needed once from train rows, into buffers, before step 0."""
 
@@ -138,15 +148,16 @@ def length_from_checkpoint(module: nn.Module, name: str) -> None:
     module.register_load_state_dict_pre_hook(fit)  # type: ignore[no-untyped-call]  # untyped in torch
 
 
-def refuse_coupled(method: type[Method], accumulate: int) -> None:
+def refuse_coupled(method: type[Method], config: MethodConfig, accumulate: int) -> None:
     """Parts of a batch must add up to the whole.
 
     Raises:
         RequestError: the batch is to be accumulated, and the loss couples its rows.
     """
-    if accumulate > 1 and method.couples_batch:
+    coupled = method.coupled_by(config)
+    if accumulate > 1 and coupled:
         raise RequestError(
-            f"pretrain.accumulate: the loss of {method.__name__} couples all rows of a batch and cannot be "
+            f"pretrain.accumulate: the loss of {' and '.join(coupled)} couples all rows of a batch and cannot be "
             "accumulated; set it to 1"
         )
 

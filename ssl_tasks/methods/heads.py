@@ -63,7 +63,14 @@ class DirectionHead(nn.Module):
 
     def forward(self, features: Tensor, learns: Tensor | None = None) -> Tensor:
         """Outputs between -1 and 1; `learns`, a () bool, says whether the last layer does."""
-        directions = functional.normalize(self.layers(features), dim=-1)
+        return self.outputs(self.directions(features), learns)
+
+    def directions(self, features: Tensor) -> Tensor:
+        """(..., bottleneck_dim), of unit length: what the last layer sees."""
+        return functional.normalize(self.layers(features), dim=-1)
+
+    def outputs(self, directions: Tensor, learns: Tensor | None = None) -> Tensor:
+        """The last layer, which is linear: the mean of its outputs is its output of a mean."""
         last = self.last if learns is None else held(self.last, learns)
         return functional.linear(directions, functional.normalize(last, dim=1))
 

@@ -12,11 +12,15 @@ from ssl_tasks.backbones import Pool
 from ssl_tasks.backbones.vit import require_vit
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Method, ViewSpec
+from ssl_tasks.modalities.image_augment.draw import boxes
+from ssl_tasks.modalities.image_augment.erase import BLOCK_ASPECT, inside
 from ssl_tasks.policy import CROP
 from ssl_tasks.randomness import uniform
 
 HEAD_WIDTH = 32
 """Of each head of attention in what predicts: 512 / 16 in MAE, 384 / 12 in I-JEPA."""
+MAX_BLOCKS = 20
+"""Rectangles that are tried for a row (BEiT's code gives up after ten in a row that do not fit)."""
 Grid = tuple[int, int]
 """Patches from top to bottom and from left to right."""
 
@@ -63,6 +67,24 @@ def random_masks(keys: Tensor, stream: str, count: int, hidden: int) -> Tensor:
     """True for exactly `hidden` of `count` places in every row, at random."""
     ranks = uniform(keys, stream, count).argsort(dim=1, stable=True).argsort(dim=1)
     return ranks < hidden
+
+
+def block_masks(keys: Tensor, stream: str, count: Tensor, grid: Grid) -> Tensor:
+    """Bool (B, N), at most `count` (B,) of each row, in rectangles of any aspect (BEiT, arXiv 2106.08254, algorithm 1).
+
+    A rectangle that would hide more than is left to hide is not taken, so that a row may stay below its count.
+    """
+    hidden = torch.zeros(len(keys), *grid, dtype=torch.bool, device=keys.device)
+    num_patches, smallest = grid[0] * grid[1], max(1, min(grid) // 3) ** 2
+    for number in range(MAX_BLOCKS):
+        left = count - hidden.sum(dim=(1, 2))
+        if not bool((left > 0).any()):
+            break
+        scale = (smallest / num_patches, left / num_patches)
+        block = inside(boxes(keys, f"{stream}.{number}", scale, BLOCK_ASPECT, *grid), *grid)[:, 0]
+        new = (block & ~hidden).sum(dim=(1, 2))
+        hidden |= block & ((new > 0) & (new <= left))[:, None, None]
+    return hidden.flatten(1)
 
 
 def patchify(images: Tensor, grid: Grid) -> Tensor:

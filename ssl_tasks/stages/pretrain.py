@@ -25,7 +25,7 @@ def check(config: PretrainConfig) -> None:
             f"{config.accumulate} parts; use a multiple of {parts}"
         )
     method = methods.spec(config.method.name).method
-    refuse_coupled(method, config.accumulate)
+    refuse_coupled(method, options, config.accumulate)
     refuse_few_rows(method, config.method.name, config.rows_in_statistics)
     method.check(options, config.batch_size)
 
@@ -64,9 +64,9 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
 
 
 def parts(config: PretrainConfig) -> dict[str, int]:
-    """Versions of the method and the modality."""
-    name = config.method.name
-    return {name: methods.version(name), config.modality: modalities.VERSIONS[modalities.require(config.modality)]}
+    """Versions of the method, of those that it combines, and of the modality."""
+    modality = modalities.require(config.modality)
+    return {**methods.versions(config.method.options()), modality: modalities.VERSIONS[modality]}
 
 
 STAGE = Stage("pretrain", PretrainConfig, ("normalize", "split", "augment"), run, version=2, parts=parts, check=check)

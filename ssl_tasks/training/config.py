@@ -55,7 +55,7 @@ class MethodChoice(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> MethodChoice:
-        methods.require(self.name)
+        methods.require_all(self.options())
         return self
 
     def options(self) -> dict[str, Any]:

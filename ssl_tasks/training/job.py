@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ssl_tasks import methods, modalities
+from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.policy import Views
@@ -17,9 +17,6 @@ from ssl_tasks.shards import Shards
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.plan import Plan
-
-if TYPE_CHECKING:
-    from ssl_tasks.methods.base import MethodSpec
 
 DONE_FILE = "done.json"
 FAILURE_FILE = "failure.json"
@@ -56,11 +53,6 @@ class Job:
         """The fitted normalization."""
         stats: dict[str, Any] = self.normalized.json(STATS_FILE)
         return stats
-
-    @property
-    def method_spec(self) -> MethodSpec:
-        """The method that is trained."""
-        return methods.spec(self.config.method.name)
 
     @property
     def modality(self) -> Any:

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ssl_tasks import methods
 from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, SPEED_FILE
 from ssl_tasks.training.job import DONE_FILE, Job
@@ -49,7 +50,7 @@ def _info(job: Job, backbone: nn.Module) -> EncoderInfo:
         method=job.config.method.name,
         backbone=job.config.backbone,
         stem=job.config.stem,
-        pool=job.method_spec.method.pool,
+        pool=methods.pool(job.config.method.options(), job.config.modality),
         modality=job.config.modality,
         input_shape=job.modality.input_shape(job.stats),
         stats=job.stats,

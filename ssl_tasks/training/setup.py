@@ -91,7 +91,7 @@ def _backbone(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[
         modality=config.modality,
         input_shape=shape,
         stem=config.stem,
-        pool=methods.spec(config.method.name).method.pool,
+        pool=methods.pool(config.method.options(), config.modality),
         seed=config.seed,
         view_sides=_view_sides(view_names, views),
     )
@@ -136,7 +136,7 @@ def refuse_accumulation(method: Method, accumulate: int, sync_batch_norm: bool) 
     Raises:
         RequestError: the loss, or synchronized batch norm, couples the rows of a batch.
     """
-    refuse_coupled(type(method), accumulate)
+    refuse_coupled(type(method), method.config, accumulate)
     if accumulate > 1 and sync_batch_norm and any(isinstance(module, _BatchNorm) for module in method.modules()):
         raise RequestError(
             "pretrain.accumulate: the backbone's batch norm couples all rows of a batch; set it to 1, or "

@@ -23,13 +23,16 @@ def between(keys: Tensor, stream: str, ends: Range) -> Tensor:
     return ends[0] + (ends[1] - ends[0]) * uniform(keys, stream, 1)
 
 
-def boxes(keys: Tensor, stream: str, scale: Range, aspect: Range, height: int, width: int) -> Tensor:
+def boxes(
+    keys: Tensor, stream: str, scale: Range | tuple[float, Tensor], aspect: Range, height: int, width: int
+) -> Tensor:
     """(B, 4) int64 top, left, height and width: the share of the area uniform in `scale`.
 
     Whole pixels, as torchvision's RandomResizedCrop and RandomErasing; where a drawn box does not fit it is cut to
     the image (torchvision draws anew up to ten times, which a counter cannot).
 
     Args:
+        scale: a tensor is (B,), another end in each row.
         aspect: width by height, log-uniform.
     """
     u = uniform(keys, stream, 4)
