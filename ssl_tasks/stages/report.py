@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -31,6 +32,7 @@ class ReportConfig(Config):
 
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
+    from ssl_tasks.report.advice import advice
     from ssl_tasks.report.verdict import decide
 
     inputs = dict(zip(INPUTS, artifacts, strict=True))
@@ -42,6 +44,7 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         method=encoder["method"],
         fitted=measured.get("scratch", {}).get("train_accuracy"),
     )
+    verdict = replace(verdict, details=[*verdict.details, *advice(measured)])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder), encoding="utf-8")
@@ -109,4 +112,4 @@ def _samples(inputs: dict[str, Artifact], method: str) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=4)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=5)
