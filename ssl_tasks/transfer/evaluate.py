@@ -96,13 +96,14 @@ def evaluate(
     plan: Plan,
     data: Labelled,
     encoders: Mapping[str, Callable[[], FloatArray]],
-    context: Context,
+    context: Context | None,
     stop: threading.Event,
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
         stop: set before the fits that still run are waited for, so that `context` can end them.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
@@ -118,7 +119,8 @@ def evaluate(
                 waiting = [runs.submit(strategy(name), method, rows, context) for name in names]
                 everything += [result for collect in waiting for result in collect()]
             del features, rows, waiting  # else two encoders' would be held while the next one's are loaded
-        for baseline, name in ((strategy(BASELINE), FROM_SCRATCH), (majority.STRATEGY, MAJORITY)):
+        baselines = ((strategy(BASELINE), FROM_SCRATCH), (majority.STRATEGY, MAJORITY))
+        for baseline, name in baselines if context else ():
             everything += runs.submit(baseline, name, positions, context)()
     rank = {name: place for place, name in enumerate([*plan.strategies, BASELINE, MAJORITY])}
     everything.sort(key=lambda result: rank[result.strategy])
@@ -144,7 +146,7 @@ class _Runs:
     budgets: Mapping[tuple[Budget, int], IntArray]
 
     def submit(
-        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context
+        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context | None
     ) -> Callable[[], list[Fit | Failure]]:
         """Start the fits of one strategy on one encoder; what is returned waits for them."""
         futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
