@@ -106,13 +106,13 @@ class Execution:
         return made
 
     def check_after(self, name: str) -> None:
-        """Check for later stages what is known once the stage `name` is done.
+        """Check for later stages that are going to run what is known once the stage `name` is done.
 
         Raises:
             RequestError: a later stage cannot work; it is recorded as the one that failed.
         """
+        to_run = {entry.name for entry in self.plan if entry.status != "cached"}
         for check in CHECKS:
-            to_run = (entry.name for entry in self.plan if entry.status != "cached")
             if check.after != name or check.stage not in to_run:
                 continue
             try:

@@ -13,9 +13,10 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import TEST, TRAIN
+from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
+from ssl_tasks.transfer.data import check_labels
 
 if TYPE_CHECKING:
     from flows.plan import Planned
@@ -59,6 +60,13 @@ def require_test_labels(recipe: Recipe, split: Artifact) -> None:
             "test share of split.fractions, or where the data names the splits set split.use_given=false, or set "
             "transfer.strategies=[] to pretrain and embed only"
         )
+
+
+def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
+    """Refuse labels or label budgets that transfer would refuse at the end."""
+    transfer = getattr(recipe, "transfer", None)
+    if getattr(transfer, "strategies", []):
+        check_labels(split.table(SPLITS_FILE, [SPLIT, LABEL]), getattr(transfer, "labels_per_class", ()))
 
 
 def require_used_policies(recipe: Recipe) -> None:
@@ -138,6 +146,7 @@ CHECKS = (
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
+    Check("split", "transfer", require_usable_labels),
 )
 
 

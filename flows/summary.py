@@ -19,7 +19,8 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
 
 def metric_cells(row: dict[str, Any]) -> list[str]:
     """The values of `METRIC_COLUMNS`; the gain in percentage points."""
-    cells = [str(row.get("strategy", "")), percent(row.get("label_fraction"))]
+    per_class = row.get("labels_per_class")
+    cells = [str(row.get("strategy", "")), f"{per_class} a class" if per_class else percent(row.get("label_fraction"))]
     cells += [percent(row.get(name)) for name in ("pretrained", "random_init", "from_scratch")]
     gain, low, high = (row.get(name) for name in ("difference", "low", "high"))
     if gain is None:

@@ -157,9 +157,11 @@ TRANSFER = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("metric", pa.string(), nullable=False),
         pa.field("value", pa.float64(), nullable=False),
+        pa.field("labels_per_class", pa.int64(), nullable=False),
     ]
 )
-"""`method` is the pretext method's name, `random_init` (same backbone, untrained) or `from_scratch`."""
+"""`method` is the pretext method's name, `random_init` (same backbone, untrained), `raw_input` (no backbone),
+`from_scratch` or `majority`; `labels_per_class` is 0 where the label budget is a fraction."""
 
 
 def align(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -106,7 +106,9 @@ def test_the_public_surface_is_frozen() -> None:
         *("label", "labels", "number", "text", "mask", "boxes"),
     ]
     assert SPLIT_ROWS.names == ["row", "sample_id", "group_id", "domain", "split", "label", "label_key"]
-    assert TRANSFER.names == ["strategy", "method", "label_fraction", "num_labels", "seed", "metric", "value"]
+    assert TRANSFER.names == [
+        *("strategy", "method", "label_fraction", "num_labels", "seed", "metric", "value", "labels_per_class"),
+    ]
     assert sorted(methods.METHODS) == METHODS
 
 
@@ -126,7 +128,7 @@ RECIPE_KEYS = {
         *("method", "backbone", "epochs", "max_steps", "batch_size", "num_workers", "precision"),
         "checkpoint_every_steps",
     },
-    "transfer": {"strategies", "label_fractions", "seeds"},
+    "transfer": {"strategies", "label_fractions", "labels_per_class", "seeds"},
 }
 
 

@@ -38,15 +38,16 @@ class Figure:
 def efficiency(metrics: pa.Table, strategies: Sequence[str], method: str, metric: str) -> list[Figure]:
     """A chart for each strategy: the metric over the number of labels, a dot for each seed, a line for the mean."""
     cells: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    fractions: dict[int, float] = {}
+    names: dict[int, str] = {}
     for row in metrics.to_pylist():
         if row["metric"] == metric:
             cells[row["strategy"], row["method"]][row["num_labels"]].append(row["value"])
-            fractions[row["num_labels"]] = row["label_fraction"]
+            per_class = row["labels_per_class"]
+            names[row["num_labels"]] = f"{per_class:,}/class" if per_class else f"{100 * row['label_fraction']:g}%"
     values = [value for cell in cells.values() for of_budget in cell.values() for value in of_budget]
     if not values:
         return []
-    budgets = [(number, f"{number:,}\n{100 * fractions[number]:g}%") for number in sorted(fractions)]
+    budgets = [(number, f"{number:,}\n{names[number]}") for number in sorted(names)]
     x = budget_axis("Labelled train rows", budgets)
     y = linear_axis(METRIC_TITLES[metric], values, percent=True)
     figures = []

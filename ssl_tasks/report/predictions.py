@@ -15,7 +15,9 @@ from ssl_tasks.report.verdict import Line, labels
 from ssl_tasks.schema import LABEL, PREDICTIONS_FILE, ROW
 
 Int = NDArray[np.int64]
-COLUMNS = ["strategy", "method", "label_fraction", "seed", ROW, LABEL, "predicted", "confidence"]
+COLUMNS = ["strategy", "method", "label_fraction", "labels_per_class", "seed", ROW, LABEL, "predicted", "confidence"]
+Budget = tuple[float, int]
+"""Label fraction and labels per class."""
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,25 @@ def load(transfer: Artifact, lines: Sequence[Line], strategy: str, method: str) 
         method: whose encoder it is.
     """
     ours = sorted((line for line in lines if line["strategy"] == strategy), key=lambda line: line["label_fraction"])
-    chosen = list({line["label_fraction"]: line for line in ours[:1] + ours[-1:]}.values())
-    tables = _tables(transfer, strategy, method, [line["label_fraction"] for line in chosen])
+    chosen = list({_budget(line): line for line in ours[:1] + ours[-1:]}.values())
+    tables = _tables(transfer, strategy, method, [_budget(line) for line in chosen])
     columns = [table[name] for table in tables for name in (LABEL, "predicted")]
     classes = sorted({name for column in columns for name in pc.unique(column).to_pylist()})
     return [_fits(table, labels(line), classes) for table, line in zip(tables, chosen, strict=True) if table.num_rows]
 
 
-def _tables(transfer: Artifact, strategy: str, method: str, fractions: Sequence[float]) -> list[pa.Table]:
+def _budget(line: Line) -> Budget:
+    return line["label_fraction"], line.get("labels_per_class", 0)
+
+
+def _tables(transfer: Artifact, strategy: str, method: str, budgets: Sequence[Budget]) -> list[pa.Table]:
     """The rows of each budget. The file holds every fit, so it is read in parts."""
-    found: list[list[pa.Table]] = [[] for _ in fractions]
+    found: list[list[pa.Table]] = [[] for _ in budgets]
     for batch in transfer.batches(PREDICTIONS_FILE, COLUMNS):
         ours = batch.filter(pc.and_(pc.equal(batch["strategy"], strategy), pc.equal(batch["method"], method)))
-        for parts, fraction in zip(found, fractions, strict=True):
-            parts.append(ours.filter(pc.equal(ours["label_fraction"], fraction)))
+        for parts, (fraction, per_class) in zip(found, budgets, strict=True):
+            same = pc.and_(pc.equal(ours["label_fraction"], fraction), pc.equal(ours["labels_per_class"], per_class))
+            parts.append(ours.filter(same))
     return [pa.concat_tables(parts) for parts in found]
 
 

@@ -14,6 +14,7 @@ from ssl_tasks.report.pictures import data_uri
 from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
+from ssl_tasks.transfer.tables import MAJORITY, RAW_INPUT
 
 EXAMPLES = 3
 MAX_CLASSES = 30
@@ -63,6 +64,7 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
                 "strategy": strategy(line["strategy"]).title.removeprefix("a "),
                 "labels": labels(line),
                 **{name: percent(line[name]) for name in ("pretrained", "random_init", "from_scratch")},
+                **{name: percent(line[name]) if name in line else "" for name in (RAW_INPUT, MAJORITY)},
                 **{
                     key: text
                     for prefix, name in (("", "random"), ("scratch_", "scratch"))

@@ -1,9 +1,10 @@
 """The verdict: did pretraining help, against what, by how much, from how few labels, with what confidence.
 
 It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
-a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, and
-both differences matter. A from-scratch baseline that was stopped too early cannot be beaten in this sense. The
-headline takes the smallest such budget, and says where pretraining did harm at another.
+a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, also
+after correction for the number of comparisons, and both differences matter. A from-scratch baseline that was stopped
+too early cannot be beaten in this sense. The headline takes the smallest such budget, and says where pretraining did
+harm at another.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ Line = dict[str, Any]
 """One element of what the transfer stage measured as `summary`."""
 
 FEW_GROUPS = 20
+ALPHA = 0.05
 FITTED = 0.98
 """A from-scratch baseline that gets less of its own labelled rows right was stopped too early to be a fair one."""
 METRIC_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
@@ -75,7 +77,12 @@ JUDGEMENTS = {"better": "better", "worse": "worse", "open": "undecided"}
 
 
 def judge(line: Line, prefix: str) -> Judgement:
-    """Where the 95% interval lies; prefix "" for the untrained network, `scratch_` for training from scratch."""
+    """Where the 95% interval lies; prefix "" for the untrained network, `scratch_` for training from scratch.
+
+    Open too where the p-value, corrected for the number of comparisons, is above `ALPHA`.
+    """
+    if line.get(f"{prefix}p", 0.0) > ALPHA:
+        return "open"
     if line[f"{prefix}low"] > 0:
         return "better"
     return "worse" if line[f"{prefix}high"] < 0 else "open"
@@ -165,8 +172,8 @@ class _Words:
         found = [
             f"with {labels(line)} it was worse than {name}, {interval(line, prefix)}"
             for line in lines
-            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"))
-            if line is not said and judge(line, prefix) == "worse"
+            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"), ("raw_", "raw input"))
+            if (line is not said or prefix == "raw_") and f"{prefix}low" in line and judge(line, prefix) == "worse"
         ]
         return "".join(f"; {text}" for text in found)
 
@@ -184,7 +191,10 @@ class _Words:
 
 
 def labels(line: Line) -> str:
-    """`1% of the labels (13)`."""
+    """`1% of the labels (13)`, `5 labels a class (50)`."""
+    if line.get("labels_per_class"):
+        count = line["labels_per_class"]
+        return f"{count:,} label{'' if count == 1 else 's'} a class ({line['num_labels']:,})"
     if line["label_fraction"] == 1.0:
         return f"all labels ({line['num_labels']:,})"
     return f"{line['label_fraction'] * 100:g}% of the labels ({line['num_labels']:,})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +46,7 @@ def check(config: ReportConfig) -> None:
 
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
+    from ssl_tasks.report.advice import advice
     from ssl_tasks.report.verdict import decide
 
     inputs = dict(zip(INPUTS, artifacts, strict=True))
@@ -56,6 +58,7 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         method=encoder["method"],
         fitted=measured.get("scratch", {}).get("train_accuracy"),
     )
+    verdict = replace(verdict, details=[*verdict.details, *advice(measured)])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")

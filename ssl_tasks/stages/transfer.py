@@ -1,13 +1,15 @@
-"""transfer: what the encoder is worth on the labels there are, against two baselines.
+"""transfer: what the encoder is worth on the labels there are, against baselines.
 
-Every strategy runs on the pretrained encoder and on the same network untrained (`random_init`), for every label
-fraction and seed; `from_scratch` trains that network on the same labelled rows. Hyper-parameters are chosen on
-val. Differences carry 95% intervals from a bootstrap over seeds and test groups.
+Every strategy runs on the pretrained encoder, on the same network untrained (`random_init`) and on raw input, for
+every label budget and seed; `from_scratch` trains that network on the same labelled rows, and `majority` always says
+the most frequent class. Hyper-parameters are chosen on val. Differences carry 95% intervals from a bootstrap over
+seeds and test groups, and p-values corrected for the number of comparisons.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
@@ -15,6 +17,7 @@ from pydantic import Field, field_validator
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
+from ssl_tasks.errors import StageError
 from ssl_tasks.policy import BASE, ResolvedPolicy, Views
 from ssl_tasks.schema import (
     COMPARISONS_FILE,
@@ -29,12 +32,22 @@ from ssl_tasks.schema import (
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.transfer.from_scratch import ScratchConfig
-from ssl_tasks.transfer.tables import CHOICES, CHOICES_FILE, COMPARISONS, PREDICTIONS, RANDOM_INIT
+from ssl_tasks.transfer.tables import (
+    CHOICES,
+    CHOICES_FILE,
+    COMPARISONS,
+    FAILURES,
+    FAILURES_FILE,
+    PREDICTIONS,
+    RANDOM_INIT,
+    RAW_INPUT,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ssl_tasks.transfer.base import Context, IntArray
+    from ssl_tasks.transfer.evaluate import Failure, Plan
 
 MAX_SEED = 2**63
 MAX_SEEDS = 1000
@@ -50,13 +63,19 @@ class TransferConfig(Config):
     """The verdict speaks of the first one. Empty: no transfer, for data without labels."""
     label_fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
     """Of the labelled train rows, class by class; a larger budget contains the smaller ones."""
+    labels_per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Further budgets: so many labelled train rows of every class; nested likewise."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
     """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
     scratch: ScratchConfig = ScratchConfig()
     bootstrap: int = Field(2000, ge=100)
-    """Replicates behind each interval."""
+    """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
+    raw_input: bool = True
+    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values."""
+    slow_rows: int = Field(5000, ge=2)
+    """Most labelled rows of one fit of a slow strategy: rbf_svm, random_forest, gradient_boosting."""
     seed: Seed = 0
     """Of the bootstrap; the recipe's seed where the section does not set it."""
     workers: int = execution(0, ge=0)
@@ -87,10 +106,10 @@ class TransferConfig(Config):
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         return _distinct(value)
 
-    @field_validator("label_fractions")
+    @field_validator("label_fractions", "labels_per_class")
     @classmethod
-    def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(sorted(set(value)))
+    def _ascending(cls, value: tuple[T, ...]) -> tuple[T, ...]:
+        return tuple(sorted(set(value)))  # type: ignore[type-var]  # numbers, by the fields' types
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -103,35 +122,42 @@ def run(
     """Evaluate the encoder, or write empty tables where no strategy is listed.
 
     Raises:
-        RequestError: strategies are listed and there are too few labels for them.
+        RequestError: strategies are listed and the labels do not suffice for them.
+        StageError: all fits of the first strategy failed, or of a baseline of it.
     """
     if not config.strategies:
         empty = {METRICS_FILE: TRANSFER, COMPARISONS_FILE: COMPARISONS, PREDICTIONS_FILE: PREDICTIONS}
-        for name, schema in {**empty, CHOICES_FILE: CHOICES}.items():
+        for name, schema in {**empty, CHOICES_FILE: CHOICES, FAILURES_FILE: FAILURES}.items():
             out.table(name, schema.empty_table())
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
-    from ssl_tasks.transfer import data, evaluate, results
+    from ssl_tasks.transfer import data, evaluate, raw, results
 
-    labelled = data.load(split)
-    method = pretrain.json("encoder.json")["method"]
+    labelled = data.load(split, config.labels_per_class)
+    info = pretrain.json("encoder.json")
+    method = info["method"]
     encoders = {
         method: lambda: data.embeddings(embed, PRETRAINED_FILE, labelled.splits),
         RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
     }
-    plan = evaluate.Plan(config.strategies, config.label_fractions, config.seeds, config.metric, config.workers)
+    if config.raw_input:
+        encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
     stop = threading.Event()
-    fits = evaluate.evaluate(plan, labelled, encoders, _context(config, normalize, pretrain, stop), stop)
+    context = _context(config, normalize, pretrain, stop)
+    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
+    summary = results.summary(fits, comparisons, method, config.metric)
+    _require(config.strategies[0], summary, failures)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
     out.table(CHOICES_FILE, choices)
+    out.table(FAILURES_FILE, results.failures_table(failures))
     results.write_predictions(out, PREDICTIONS_FILE, fits, labelled)
     return out.artifact(
         rows=metrics.num_rows,
         measured={
-            "summary": results.summary(metrics, comparisons, method, config.metric),
+            "summary": summary,
             "metric": config.metric,
             "method": method,
             "strategies": list(config.strategies),
@@ -141,8 +167,27 @@ def run(
             "test_groups": labelled.num_groups,
             "scratch": results.scratch_facts(fits, config.scratch.steps),
             "fit_seconds": results.fit_seconds(fits),
+            "capped": results.capped(fits),
+            "failed": len(failures),
+            "warnings": results.warnings(fits, failures),
         },
     )
+
+
+def _plan(config: TransferConfig) -> Plan:
+    from ssl_tasks.transfer.budgets import Budget
+    from ssl_tasks.transfer.evaluate import Plan
+
+    budgets = [Budget(fraction=fraction) for fraction in config.label_fractions]
+    budgets += [Budget(per_class=count) for count in config.labels_per_class]
+    return Plan(config.strategies, budgets, config.seeds, config.metric, config.workers, config.slow_rows)
+
+
+def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
+    """The verdict speaks of the first strategy: without it there is no result."""
+    if not any(line["strategy"] == first for line in summary):
+        error = next((one.error for one in failures if one.strategy in (first, strategies_there_are.BASELINE)), "")
+        raise StageError(f"transfer: no fit of {first} has all its baselines; the first failure: {error}")
 
 
 def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, stop: threading.Event) -> Context:
@@ -197,4 +242,4 @@ def _versions(config: TransferConfig) -> dict[str, int]:
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 
-STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, parts=_versions)
+STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "linear_probe": "ssl_tasks.transfer.linear_probe",
     "knn": "ssl_tasks.transfer.knn",
+    "ridge": "ssl_tasks.transfer.ridge",
+    "linear_svm": "ssl_tasks.transfer.linear_svm",
+    "rbf_svm": "ssl_tasks.transfer.rbf_svm",
+    "random_forest": "ssl_tasks.transfer.random_forest",
+    "gradient_boosting": "ssl_tasks.transfer.gradient_boosting",
+    "mlp": "ssl_tasks.transfer.mlp",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""

@@ -93,4 +93,6 @@ class Strategy:
     needs: Literal["embeddings", "payload"] = "embeddings"
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    slow: bool = False
+    """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

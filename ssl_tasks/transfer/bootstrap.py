@@ -45,26 +45,57 @@ def seed_weights(num_seeds: int, resamples: int, seed: int) -> Float:
 
 
 def replicates(
-    labels: Int, outcomes: Sequence[tuple[Int, Float]], groups: Int, num_classes: int, resamples: int, seed: int
+    labels: Int, outcomes: Sequence[tuple[Int, Float, Float]], groups: Int, num_classes: int, resamples: int, seed: int
 ) -> list[dict[str, Float]]:
     """Every metric of every fit under every replicate of the test groups.
 
     Args:
         labels: (T,) true classes.
-        outcomes: per fit, predicted classes (T,) and likelihoods of the true class (T,).
+        outcomes: per fit, predicted classes (T,), likelihoods of the true class (T,) and of the predicted one (T,).
 
     Returns:
         Per fit, (B,) for each metric.
     """
     blocks: list[list[dict[str, Float]]] = [[] for _ in outcomes]
     for weights_TB in group_weights(groups, resamples, seed):
-        for parts, (predicted, likelihood) in zip(blocks, outcomes, strict=True):
-            parts.append(weighted(labels, predicted, likelihood, weights_TB, num_classes))
+        for parts, outcome in zip(blocks, outcomes, strict=True):
+            parts.append(weighted(labels, *outcome, weights_TB, num_classes))
     return [{name: np.concatenate([part[name] for part in parts]) for name in METRICS} for parts in blocks]
 
 
 def interval(difference_BS: Float, shares_BS: Float) -> tuple[float, float]:
     """Percentile interval of the mean over seeds of paired differences, at `LEVEL`."""
-    means = (difference_BS * shares_BS).sum(axis=1)
+    means = _means(difference_BS, shares_BS)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
+
+
+def p_value(difference_BS: Float, shares_BS: Float) -> float:
+    """Two-sided p-value of no difference: twice the smaller share of replicates at or beyond 0, itself among them.
+
+    It is below 1 - `LEVEL` about where the interval leaves out 0, and never below 2 / (B + 1) (Davison and Hinkley,
+    "Bootstrap Methods and their Application", 1997, section 4.2).
+    """
+    means = _means(difference_BS, shares_BS)
+    fewer = min(int((means <= 0).sum()), int((means >= 0).sum()))
+    return min(1.0, 2 * (1 + fewer) / (1 + len(means)))
+
+
+def replicates_needed(comparisons: int) -> int:
+    """With fewer replicates not even the clearest of so many comparisons would stand `holm`'s correction."""
+    return round(2 * comparisons / (1 - LEVEL))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number (Holm, Scandinavian Journal of Statistics 6(2), 1979), in the same order."""
+    corrected = [0.0] * len(p_values)
+    most = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda place: p_values[place])):
+        most = max(most, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = most
+    return corrected
+
+
+def _means(difference_BS: Float, shares_BS: Float) -> Float:
+    means: Float = (difference_BS * shares_BS).sum(axis=1)
+    return means

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ from ssl_tasks.schema import GROUP_ID, LABEL, ROW, SPLIT, SPLITS_FILE, TEST, TRA
 
 Int = NDArray[np.int64]
 FEW_CLASSES = 2
+NAMED = 5
+"""Classes that a message names."""
+WITHOUT = "or set transfer.strategies=[] to pretrain without it"
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,14 @@ class Labelled:
         return int(self.groups.max()) + 1
 
 
-def load(split: Artifact) -> Labelled:
+def load(split: Artifact, labels_per_class: Sequence[int] = ()) -> Labelled:
     """Read the labels of a split artifact.
 
     Raises:
-        RequestError: train has labels of fewer than two classes, or test has none.
+        RequestError: as `check_labels`.
     """
     splits = split.table(SPLITS_FILE)
+    check_labels(splits, labels_per_class)
     encoded = pc.dictionary_encode(splits[LABEL].combine_chunks())
     present = encoded.dictionary.to_pylist()
     classes = sorted(present)
@@ -57,7 +62,6 @@ def load(split: Artifact) -> Labelled:
     labels = np.where(codes >= 0, number[codes], -1)
     of_split = splits[SPLIT].to_numpy()
     test = np.flatnonzero((of_split == TEST) & (labels >= 0))
-    _check(labels[of_split == TRAIN], test)
     groups = splits[GROUP_ID].take(test).combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return Labelled(
         splits=splits,
@@ -70,18 +74,66 @@ def load(split: Artifact) -> Labelled:
     )
 
 
-def _check(train_labels: Int, test: Int) -> None:
-    count = len(np.unique(train_labels[train_labels >= 0]))
-    if count < FEW_CLASSES:
-        found = "no labels" if count == 0 else "labels of one class only"
+def check_labels(splits: pa.Table, labels_per_class: Sequence[int] = ()) -> None:
+    """Refuse labels that no strategy could work with; all it needs is known before anything is trained.
+
+    Args:
+        splits: with the columns `split` and `label`.
+
+    Raises:
+        RequestError: labels are numbers with fractions, train has labels of fewer than two classes, a class has one
+            label, or fewer in train than a budget asks for, or test has none.
+    """
+    labelled = splits.filter(pc.is_valid(splits[LABEL]))
+    _check_classes(pc.unique(labelled[LABEL]).to_pylist())
+    train = _counts(labelled.filter(pc.equal(labelled[SPLIT], TRAIN))[LABEL])
+    if len(train) < FEW_CLASSES:
+        found = "no labels" if not train else "labels of one class only"
         raise RequestError(
             f"transfer: the train rows have {found}, and transfer needs two classes at least; name the labels in the "
-            "ingest section, or set transfer.strategies=[] to pretrain without it"
+            f"ingest section, {WITHOUT}"
         )
-    if not len(test):
+    if not pc.any(pc.equal(labelled[SPLIT], TEST)).as_py():
+        raise RequestError(f"transfer: no test row has a label; raise the test share of split.fractions, {WITHOUT}")
+    counts = _counts(labelled[LABEL])
+    single = sorted(name for name, count in counts.items() if count == 1)
+    if single:
         raise RequestError(
-            "transfer: no test row has a label; raise the test share of split.fractions, or set "
-            "transfer.strategies=[] to pretrain without it"
+            f"transfer: {_classes(single)} one label only, which cannot stand in train and in test; give such a "
+            f"class more labels, or leave it without one, {WITHOUT}"
+        )
+    _check_budgets({name: train.get(name, 0) for name in counts}, labels_per_class)
+
+
+def _counts(labels: pa.ChunkedArray) -> dict[str, int]:
+    return {entry["values"]: entry["counts"] for entry in pc.value_counts(labels).to_pylist()}
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    return f"class {shown} has" if len(names) == 1 else f"{len(names)} classes ({shown}) have"
+
+
+def _check_classes(names: Sequence[str]) -> None:
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return
+    broken = [name for name, number in zip(names, numbers, strict=True) if not number.is_integer()]
+    if broken:
+        raise RequestError(
+            f"transfer: the labels are numbers with fractions, such as {broken[0]!r}, and transfer tells classes "
+            f"apart; write classes as whole numbers or as text, {WITHOUT}"
+        )
+
+
+def _check_budgets(train: Mapping[str, int], labels_per_class: Sequence[int]) -> None:
+    most = max(labels_per_class, default=0)
+    name = min(sorted(train), key=lambda name: train[name])
+    if most > train[name]:
+        raise RequestError(
+            f"transfer.labels_per_class: {most} is larger than the {train[name]} train rows with a label of class "
+            f"{name!r}; leave out what is above {train[name]}, or label more rows of that class"
         )
 
 

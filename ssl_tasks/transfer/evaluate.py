@@ -1,6 +1,7 @@
-"""Runs every fit of a transfer: strategies x encoders x label fractions x seeds, and the from-scratch baseline.
+"""Runs every fit of a transfer: strategies x encoders x label budgets x seeds, and the baselines.
 
-Each fit runs on one thread and several run side by side, so that the number of workers changes no bit.
+Each fit runs on one thread and several run side by side, so that the number of workers changes no bit. A fit that
+fails is noted with its error, and the others finish.
 """
 
 from __future__ import annotations
@@ -16,12 +17,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_tasks.transfer import BASELINE, strategy
+from ssl_tasks.errors import PretextflowError
+from ssl_tasks.transfer import BASELINE, majority, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, Strategy, Task
-from ssl_tasks.transfer.budgets import draw
+from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
-from ssl_tasks.transfer.metrics import score
-from ssl_tasks.transfer.tables import FROM_SCRATCH
+from ssl_tasks.transfer.metrics import ranked, score
+from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RAW_INPUT
+
+NOT_THE_FITS = (PretextflowError, MemoryError, OSError)
+"""Of the request or of the machine: the stage ends, and may be tried again."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +34,32 @@ class Plan:
     """What to run."""
 
     strategies: Sequence[str]
-    fractions: Sequence[float]
+    budgets: Sequence[Budget]
     seeds: Sequence[int]
     metric: str
     workers: int
     """Fits side by side; 0 for one per core."""
+    slow_rows: int
+    """Most train rows of a fit of a slow strategy."""
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One fit and what became of the labelled test rows."""
+class Cell:
+    """Which fit it is."""
 
     strategy: str
     method: str
     label_fraction: float
+    """Of all labelled train rows, also where the budget is a number a class."""
+    labels_per_class: int
+    """0 where the budget is a fraction."""
     seed: int
+
+
+@dataclass(frozen=True)
+class Fit(Cell):
+    """One fit and what became of the labelled test rows."""
+
     num_labels: int
     predicted: IntArray
     """(T,)"""
@@ -57,97 +73,164 @@ class Fit:
     """Of the fit, on one thread; 0 where another seed's fit on the same rows was shared."""
 
 
+@dataclass(frozen=True)
+class Failure(Cell):
+    """A fit that failed."""
+
+    error: str
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What a worker hands back; the budgets that ask for the same rows share it."""
+
+    values: dict[str, float]
+    predicted: IntArray
+    confidence: FloatArray
+    likelihood: FloatArray
+    chosen: dict[str, float]
+    seconds: float
+
+
 def evaluate(
     plan: Plan,
     data: Labelled,
     encoders: Mapping[str, Callable[[], FloatArray]],
-    context: Context,
+    context: Context | None,
     stop: threading.Event,
-) -> list[Fit]:
-    """All fits, ordered by strategy, encoder, label fraction and seed; the baseline comes last.
+) -> tuple[list[Fit], list[Failure]]:
+    """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
         stop: set before the fits that still run are waited for, so that `context` can end them.
     """
-    budgets = {(f, seed): draw(data.splits, f, seed) for f in plan.fractions for seed in plan.seeds}
-    fits: list[Fit] = []
+    budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
+    everything: list[Fit | Failure] = []
+    positions = np.arange(data.splits.num_rows)
     with _one_thread_each(plan.workers, stop) as pool:
+        runs = _Runs(pool, plan, data, budgets)
         for method, load in encoders.items():
             features = load()
-            for name in plan.strategies:
-                found = strategy(name)
-                rows = found.prepare(features[data.train])(features)
-                fits += _run(pool, found, method, rows, budgets, data, plan, context)
-        positions = np.arange(data.splits.num_rows)
-        fits += _run(pool, strategy(BASELINE), FROM_SCRATCH, positions, budgets, data, plan, context)
-    rank = {name: place for place, name in enumerate([*plan.strategies, BASELINE])}
-    return sorted(fits, key=lambda fit: rank[fit.strategy])
+            for names in _by_preparation(plan.strategies, method):
+                found = strategy(names[0])
+                rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
+                waiting = [runs.submit(strategy(name), method, rows, context) for name in names]
+                everything += [result for collect in waiting for result in collect()]
+            del features, rows, waiting  # else two encoders' would be held while the next one's are loaded
+        baselines = ((strategy(BASELINE), FROM_SCRATCH), (majority.STRATEGY, MAJORITY))
+        for baseline, name in baselines if context else ():
+            everything += runs.submit(baseline, name, positions, context)()
+    rank = {name: place for place, name in enumerate([*plan.strategies, BASELINE, MAJORITY])}
+    everything.sort(key=lambda result: rank[result.strategy])
+    fits = [result for result in everything if isinstance(result, Fit)]
+    return fits, [result for result in everything if isinstance(result, Failure)]
 
 
-def _run(
-    pool: ThreadPoolExecutor,
-    found: Strategy,
-    method: str,
-    rows: FloatArray | IntArray,
-    budgets: Mapping[tuple[float, int], IntArray],
-    data: Labelled,
-    plan: Plan,
-    context: Context,
-) -> list[Fit]:
-    val, test = rows[data.val], rows[data.test]
-    futures: dict[tuple[bytes, int], Future[tuple[Prediction, float]]] = {}
-    fits = []
-
-    def key_of(positions: IntArray, seed: int) -> tuple[bytes, int]:
-        return positions.tobytes(), seed if found.seeded else 0  # all labels are the same rows under every seed
-
-    for (_, seed), positions in budgets.items():
-        key = key_of(positions, seed)
-        if key not in futures:
-            task = Task(
-                train=rows[positions],
-                labels=data.labels[positions],
-                val=val,
-                val_labels=data.labels[data.val],
-                test=test,
-                num_classes=len(data.classes),
-                seed=seed,
-                metric=plan.metric,
-                context=context if found.needs == "payload" else None,
-            )
-            futures[key] = pool.submit(_timed, found, task)
-    told: set[tuple[bytes, int]] = set()
-    for (fraction, seed), positions in budgets.items():
-        prediction, seconds = futures[key_of(positions, seed)].result()
-        fit = _fit(found.name, method, fraction, seed, len(positions), prediction, data.labels[data.test])
-        shared = key_of(positions, seed) in told
-        told.add(key_of(positions, seed))
-        fits.append(replace(fit, seconds=0.0 if shared else seconds))
-    return fits
+def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
+    """Strategies that share prepared rows run side by side; raw input has no network to train on."""
+    groups: dict[object, list[str]] = {}
+    for name in names:
+        found = strategy(name)
+        if found.needs == "embeddings" or method != RAW_INPUT:
+            groups.setdefault((found.needs, found.prepare), []).append(name)
+    return list(groups.values())
 
 
-def _timed(found: Strategy, task: Task) -> tuple[Prediction, float]:
-    began = time.monotonic()
-    return found.fit(task), time.monotonic() - began
+@dataclass(frozen=True)
+class _Runs:
+    pool: ThreadPoolExecutor
+    plan: Plan
+    data: Labelled
+    budgets: Mapping[tuple[Budget, int], IntArray]
+
+    def submit(
+        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context | None
+    ) -> Callable[[], list[Fit | Failure]]:
+        """Start the fits of one strategy on one encoder; what is returned waits for them."""
+        futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
+        keys = {}
+        for (budget, seed), drawn in self.budgets.items():
+            kept = limit(self.data.splits, drawn, self.plan.slow_rows, seed) if found.slow else drawn
+            # all labels are the same rows under every seed
+            key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
+            if key not in futures:
+                given = context if found.needs == "payload" else None
+                futures[key] = self.pool.submit(_attempt, found, rows, kept, seed, self.data, self.plan.metric, given)
+
+        def collect() -> list[Fit | Failure]:
+            told: set[tuple[bytes, int]] = set()
+            results: list[Fit | Failure] = []
+            total = num_labelled(self.data.splits)
+            for (budget, seed), drawn in self.budgets.items():
+                key = keys[budget, seed]
+                fraction = len(drawn) / total if budget.per_class else budget.fraction
+                cell = (found.name, method, fraction, budget.per_class, seed)
+                done = futures[key].result()
+                results.append(_result(cell, len(drawn), done, is_shared=key in told))
+                told.add(key)
+            return results
+
+        return collect
 
 
-def _fit(
-    name: str, method: str, fraction: float, seed: int, num_labels: int, prediction: Prediction, labels: IntArray
-) -> Fit:
-    scores = prediction.scores
-    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+def _result(
+    cell: tuple[str, str, float, int, int], num_labels: int, done: _Done | str, *, is_shared: bool
+) -> Fit | Failure:
+    if isinstance(done, str):
+        return Failure(*cell, error=done)
+    seconds = 0.0 if is_shared else done.seconds
     return Fit(
-        strategy=name,
-        method=method,
-        label_fraction=fraction,
+        *cell, num_labels, done.predicted, done.confidence, done.likelihood, done.values, done.chosen, seconds
+    )  # fmt: skip
+
+
+def _attempt(
+    found: Strategy,
+    rows: FloatArray | IntArray,
+    positions: IntArray,
+    seed: int,
+    data: Labelled,
+    metric: str,
+    context: Context | None,
+) -> _Done | str:
+    """Fit and score the labelled test rows, or the error's text."""
+    began = time.monotonic()
+    task = Task(
+        train=rows[positions],
+        labels=data.labels[positions],
+        val=rows[data.val],
+        val_labels=data.labels[data.val],
+        test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
+        num_classes=len(data.classes),
         seed=seed,
-        num_labels=num_labels,
+        metric=metric,
+        context=context,
+    )
+    try:
+        prediction = found.fit(task)
+    except NOT_THE_FITS:
+        raise
+    except Exception as error:
+        return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    done = _done(prediction, data, metric, time.monotonic() - began)
+    return replace(done, chosen={**done.chosen, "train_rows": float(len(positions))}) if found.slow else done
+
+
+def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
+    labels, scores = data.labels[data.test], prediction.scores[: len(data.test)]
+    chosen = dict(prediction.chosen)
+    if len(data.val):
+        chosen[f"val_{metric}"] = score(data.labels[data.val], prediction.scores[len(data.test) :])[metric]
+    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+    return _Done(
+        values={**score(labels, scores), **ranked(labels, scores)},
         predicted=predicted,
         confidence=scores[index, predicted],
         likelihood=scores[index, labels],
-        values=score(labels, scores),
-        chosen=prediction.chosen,
+        chosen=chosen,
+        seconds=seconds,
     )
 
 
@@ -157,8 +240,12 @@ def _one_thread_each(workers: int, stop: threading.Event) -> Iterator[ThreadPool
     from sklearn.exceptions import ConvergenceWarning
     from threadpoolctl import threadpool_limits
 
+    def alone() -> None:
+        torch.set_num_threads(1)
+        threadpool_limits(1, user_api="openmp")  # of BLAS the limit is the process's, of OpenMP each thread's own
+
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, initializer=torch.set_num_threads, initargs=(1,))
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, initializer=alone)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted as `converged` in what a fit chose
         try:

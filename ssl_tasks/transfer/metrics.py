@@ -1,9 +1,10 @@
 """Classification metrics under row weights: the same lines give the value and its bootstrap replicates.
 
     score(labels, scores)["balanced_accuracy"]
-    weighted(labels, predicted, likelihood, weights_TB, num_classes)["accuracy"]
+    weighted(labels, predicted, likelihood, confidence, weights_TB, num_classes)["accuracy"]
 
-The first gives a number, the second one for each of B columns of weights.
+The first gives a number, the second one for each of B columns of weights. `ranked` has those that sort all rows for
+every class, which is too much for thousands of replicates: they carry no interval.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "calibration_error")
 HIGHER_IS_BETTER = METRICS[:3]
+RANKED = ("auroc", "average_precision")
+BINS = 10
 
 Float = NDArray[np.float64]
+Int = NDArray[np.int64]
 
 
 def weighted(
-    labels: NDArray[np.int64], predicted: NDArray[np.int64], likelihood: Float, weights_TB: Float, num_classes: int
+    labels: Int, predicted: Int, likelihood: Float, confidence: Float, weights_TB: Float, num_classes: int
 ) -> dict[str, Float]:
     """Every metric for each column of weights, as scikit-learn defines them.
 
@@ -26,30 +30,36 @@ def weighted(
         labels: (T,) true classes.
         predicted: (T,) predicted classes.
         likelihood: (T,) probability that was given to the true class.
+        confidence: (T,) probability that was given to the predicted class.
         weights_TB: (T, B) how often each row counts in each of B replicates.
 
     Returns:
         (B,) for each of `METRICS`. Balanced accuracy averages recall over the classes with true rows, macro F1
-        over the classes with true or predicted rows.
+        over the classes with true or predicted rows. The calibration error is that of Guo et al. 2017, arXiv
+        1706.04599: over ten bins of confidence, (0, 0.1] .. (0.9, 1], the distance of accuracy from mean confidence,
+        weighted by rows.
     """
     from scipy import sparse
 
     rows = np.arange(len(labels))
     hit = (labels == predicted).astype(np.float64)
 
-    def per_class(classes: NDArray[np.int64], value: Float) -> Float:
-        counts: Float = sparse.csr_array((value, (classes, rows)), shape=(num_classes, len(rows))) @ weights_TB
+    def sums(places: Int, value: Float, count: int) -> Float:
+        counts: Float = sparse.csr_array((value, (places, rows)), shape=(count, len(rows))) @ weights_TB
         return counts
 
     total = weights_TB.sum(axis=0)
-    true_KB = per_class(labels, np.ones(len(rows)))
-    both_KB = true_KB + per_class(predicted, np.ones(len(rows)))
-    hits_KB = per_class(labels, hit)
+    true_KB = sums(labels, np.ones(len(rows)), num_classes)
+    both_KB = true_KB + sums(predicted, np.ones(len(rows)), num_classes)
+    hits_KB = sums(labels, hit, num_classes)
+    # a confidence on an edge belongs below it
+    bins = np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left")
     return {
         "accuracy": hit @ weights_TB / total,
         "balanced_accuracy": _mean_of_ratios(hits_KB, true_KB),
         "macro_f1": _mean_of_ratios(2 * hits_KB, both_KB),
         "log_loss": -np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1.0)) @ weights_TB / total,
+        "calibration_error": np.abs(sums(bins, confidence - hit, BINS)).sum(axis=0) / total,
     }
 
 
@@ -60,10 +70,28 @@ def _mean_of_ratios(part_KB: Float, whole_KB: Float) -> Float:
     return mean
 
 
-def score(labels: NDArray[np.int64], scores: Float) -> dict[str, float]:
-    """Every metric of class probabilities (T, K) against true classes (T,); T must not be 0."""
+def score(labels: Int, scores: Float) -> dict[str, float]:
+    """Every one of `METRICS` of class probabilities (T, K) against true classes (T,); T must not be 0."""
     assert len(labels), "no rows to score"
-    predicted = scores.argmax(axis=1)
-    likelihood = scores[np.arange(len(labels)), labels]
-    values = weighted(labels, predicted, likelihood, np.ones((len(labels), 1)), scores.shape[1])
+    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+    values = weighted(
+        labels, predicted, scores[index, labels], scores[index, predicted], np.ones((len(labels), 1)), scores.shape[1]
+    )
     return {name: float(value[0]) for name, value in values.items()}
+
+
+def ranked(labels: Int, scores: Float) -> dict[str, float]:
+    """`RANKED`: each class against the rest, means over the classes with true rows, and for AUROC false ones too.
+
+    With two classes AUROC is the usual one, as both have the same; empty where all rows are of one class.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return {}
+    pairs = [((labels == number).astype(np.int64), scores[:, number]) for number in present]
+    return {
+        "auroc": float(np.mean([roc_auc_score(is_class, values) for is_class, values in pairs])),
+        "average_precision": float(np.mean([average_precision_score(is_class, values) for is_class, values in pairs])),
+    }

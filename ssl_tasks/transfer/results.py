@@ -1,9 +1,10 @@
-"""The tables of a transfer: metrics, comparisons with intervals, choices, predictions, and the summary."""
+"""The tables of a transfer: metrics, comparisons with intervals, choices, failures, predictions, and the summary."""
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,23 +12,53 @@ import pyarrow as pa
 
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, TRANSFER
 from ssl_tasks.store import Output
-from ssl_tasks.transfer.bootstrap import Float, interval, replicates, seed_weights
+from ssl_tasks.transfer.bootstrap import (
+    Float,
+    holm,
+    interval,
+    p_value,
+    replicates,
+    replicates_needed,
+    seed_weights,
+)
 from ssl_tasks.transfer.data import Labelled
-from ssl_tasks.transfer.evaluate import Fit
-from ssl_tasks.transfer.metrics import METRICS
-from ssl_tasks.transfer.tables import BASELINES, CHOICES, COMPARISONS, FROM_SCRATCH, PREDICTIONS, RANDOM_INIT
+from ssl_tasks.transfer.evaluate import Cell, Failure, Fit
+from ssl_tasks.transfer.metrics import METRICS, RANKED
+from ssl_tasks.transfer.tables import (
+    BASELINES,
+    CHOICES,
+    COMPARISONS,
+    FAILURES,
+    FROM_SCRATCH,
+    MAJORITY,
+    PREDICTIONS,
+    RANDOM_INIT,
+    RAW_INPUT,
+)
 
 Replicates = dict[str, Float]
 """Metric to its values (B,) under the bootstrap's replicates of the test groups."""
+Budget = tuple[float, int]
+"""Label fraction and labels per class."""
+Key = tuple[str, str, Budget]
+"""Strategy, method and budget."""
+
+PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
+"""Of a baseline's comparison in the summary."""
 
 
-def _keys(fit: Fit) -> dict[str, Any]:
+def _keys(cell: Cell) -> dict[str, Any]:
     return {
-        "strategy": fit.strategy,
-        "method": fit.method,
-        "label_fraction": fit.label_fraction,
-        "seed": fit.seed,
+        "strategy": cell.strategy,
+        "method": cell.method,
+        "label_fraction": cell.label_fraction,
+        "labels_per_class": cell.labels_per_class,
+        "seed": cell.seed,
     }
+
+
+def _key(fit: Fit) -> Key:
+    return fit.strategy, fit.method, (fit.label_fraction, fit.labels_per_class)
 
 
 def metrics_table(fits: Sequence[Fit]) -> pa.Table:
@@ -35,7 +66,8 @@ def metrics_table(fits: Sequence[Fit]) -> pa.Table:
     rows = [
         {**_keys(fit), "num_labels": fit.num_labels, "metric": name, "value": fit.values[name]}
         for fit in fits
-        for name in METRICS
+        for name in (*METRICS, *RANKED)
+        if name in fit.values
     ]
     return pa.Table.from_pylist(rows, schema=TRANSFER)
 
@@ -46,33 +78,62 @@ def choices_table(fits: Sequence[Fit]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CHOICES)
 
 
+def failures_table(failures: Sequence[Failure]) -> pa.Table:
+    """`tables.FAILURES`."""
+    return pa.Table.from_pylist([{**_keys(one), "error": one.error} for one in failures], schema=FAILURES)
+
+
 def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, seed: int) -> pa.Table:
-    """`tables.COMPARISONS`: the encoder of `method` against both baselines, every metric with its interval."""
-    outcomes = [(fit.predicted, fit.likelihood) for fit in fits]
+    """`tables.COMPARISONS`: the encoder of `method` against the baselines, every one of `METRICS` with its interval.
+
+    A comparison rests on the seeds for which both sides have a fit. There are as many replicates as the correction
+    for the number of comparisons needs, however few `resamples` are.
+    """
+    cells: dict[Key, dict[int, int]] = defaultdict(dict)
+    for number, fit in enumerate(fits):
+        cells[_key(fit)][fit.seed] = number
+    pairs = list(_pairs(cells, method))
+    resamples = max(resamples, replicates_needed(len(pairs)))
+    outcomes = [(fit.predicted, fit.likelihood, fit.confidence) for fit in fits]
     drawn = replicates(data.labels[data.test], outcomes, data.groups, len(data.classes), resamples, seed)
-    cells: dict[tuple[str, str, float], list[tuple[Fit, Replicates]]] = defaultdict(list)
-    for fit, replicate in zip(fits, drawn, strict=True):
-        cells[fit.strategy, fit.method, fit.label_fraction].append((fit, replicate))
-    num_seeds = len({fit.seed for fit in fits})
-    shares_BS = seed_weights(num_seeds, resamples, seed)
+    shares = functools.cache(lambda num_seeds: seed_weights(num_seeds, resamples, seed))
     rows = []
-    for (strategy, of, fraction), ours in cells.items():
-        for baseline in BASELINES if of == method else ():
-            theirs = cells[FROM_SCRATCH if baseline == FROM_SCRATCH else strategy, baseline, fraction]
-            about = {"strategy": strategy, "label_fraction": fraction, "baseline": baseline}
-            sizes = {"num_seeds": num_seeds, "num_test_groups": data.num_groups}
-            rows += [{**about, **sizes, **_difference(ours, theirs, metric, shares_BS)} for metric in METRICS]
+    for metric in METRICS:
+        found = []
+        for about, sides in pairs:
+            assert all(fits[ours].num_labels == fits[theirs].num_labels for ours, theirs in sides)
+            sizes = {"num_seeds": len(sides), "num_test_groups": data.num_groups}
+            found.append({**about, **sizes, **_difference(fits, drawn, sides, metric, shares(len(sides)))})
+        corrected = holm([row["p_value"] for row in found])
+        rows += [{**row, "p_holm": value} for row, value in zip(found, corrected, strict=True)]
     return pa.Table.from_pylist(rows, schema=COMPARISONS)
 
 
+def _pairs(
+    cells: Mapping[Key, Mapping[int, int]], method: str
+) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
+    """What is compared with what: columns that name it, and for each seed the numbers of two fits."""
+    for (strategy, of, budget), ours in cells.items():
+        for baseline in BASELINES if of == method else ():
+            theirs = cells.get((baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, baseline, budget), {})
+            sides = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
+            if sides:
+                about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
+                yield {**about, "baseline": baseline}, sides
+
+
 def _difference(
-    ours: list[tuple[Fit, Replicates]], theirs: list[tuple[Fit, Replicates]], metric: str, shares_BS: Float
+    fits: Sequence[Fit],
+    drawn: Sequence[Replicates],
+    sides: Sequence[tuple[int, int]],
+    metric: str,
+    shares_BS: Float,
 ) -> dict[str, Any]:
-    pairs = list(zip(ours, theirs, strict=True))
-    assert all(a.seed == b.seed and a.num_labels == b.num_labels for (a, _), (b, _) in pairs)
-    point = np.mean([a.values[metric] - b.values[metric] for (a, _), (b, _) in pairs])
-    low, high = interval(np.stack([a[metric] - b[metric] for (_, a), (_, b) in pairs], axis=1), shares_BS)
-    return {"metric": metric, "difference": float(point), "low": low, "high": high}
+    point = np.mean([fits[ours].values[metric] - fits[theirs].values[metric] for ours, theirs in sides])
+    difference_BS = np.stack([drawn[ours][metric] - drawn[theirs][metric] for ours, theirs in sides], axis=1)
+    low, high = interval(difference_BS, shares_BS)
+    p = p_value(difference_BS, shares_BS)
+    return {"metric": metric, "difference": float(point), "low": low, "high": high, "p_value": p}
 
 
 def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelled) -> None:
@@ -104,42 +165,47 @@ def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:
     return {"steps": steps, "train_accuracy": by_fraction}
 
 
-def summary(metrics: pa.Table, comparisons: pa.Table, method: str, metric: str) -> list[dict[str, Any]]:
-    """A line for each strategy and label fraction: means over seeds, and the differences with their intervals.
+def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str) -> list[dict[str, Any]]:
+    """A line for each strategy and label budget: means over seeds, and the differences with their intervals.
 
-    `difference`, `low` and `high` are against `random_init`, those with `scratch_` before them against
-    `from_scratch`.
+    `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
+    `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
+    reached on val. A budget without a fit of `random_init` or of `from_scratch` has no line.
     """
-    values: dict[tuple[str, str, float], list[float]] = defaultdict(list)
-    labels: dict[float, int] = {}
-    for row in metrics.to_pylist():
+    values: dict[Key, list[Fit]] = defaultdict(list)
+    for fit in fits:
+        values[_key(fit)].append(fit)
+    against: dict[tuple[str, Budget], dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in comparisons.to_pylist():
         if row["metric"] == metric:
-            values[row["strategy"], row["method"], row["label_fraction"]].append(row["value"])
-            labels[row["label_fraction"]] = row["num_labels"]
-    against = {
-        (row["strategy"], row["label_fraction"], row["baseline"]): row
-        for row in comparisons.to_pylist()
-        if row["metric"] == metric
-    }
+            budget = row["label_fraction"], row["labels_per_class"]
+            against[row["strategy"], budget][row["baseline"]] = row
     lines = []
-    for strategy, of, fraction in values:
-        if of != method:
+    for (strategy, of, budget), ours in values.items():
+        found = against[strategy, budget]
+        if of != method or not {RANDOM_INIT, FROM_SCRATCH} <= found.keys():
             continue
-        random, scratch = (against[strategy, fraction, baseline] for baseline in BASELINES)
-        lines.append(
-            {
-                "strategy": strategy,
-                "label_fraction": fraction,
-                "num_labels": labels[fraction],
-                "metric": metric,
-                "pretrained": float(np.mean(values[strategy, method, fraction])),
-                "random_init": float(np.mean(values[strategy, RANDOM_INIT, fraction])),
-                "from_scratch": float(np.mean(values[FROM_SCRATCH, FROM_SCRATCH, fraction])),
-                **{key: random[key] for key in ("difference", "low", "high")},
-                **{f"scratch_{key}": scratch[key] for key in ("difference", "low", "high")},
-            }
-        )
+        line: dict[str, Any] = {
+            "strategy": strategy,
+            "label_fraction": budget[0],
+            "labels_per_class": budget[1],
+            "num_labels": ours[0].num_labels,
+            "metric": metric,
+            "pretrained": _mean(ours, metric),
+        }
+        val = [fit.chosen[f"val_{metric}"] for fit in ours if f"val_{metric}" in fit.chosen]
+        line |= {"val": float(np.mean(val))} if val else {}
+        for baseline, row in found.items():
+            name, prefix = baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, PREFIXES[baseline]
+            line[baseline] = _mean(values[name, baseline, budget], metric)
+            line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
+            line[f"{prefix}p"] = row["p_holm"]
+        lines.append(line)
     return lines
+
+
+def _mean(fits: Sequence[Fit], metric: str) -> float:
+    return float(np.mean([fit.values[metric] for fit in fits]))
 
 
 def fit_seconds(fits: Sequence[Fit]) -> dict[str, float]:
@@ -148,3 +214,23 @@ def fit_seconds(fits: Sequence[Fit]) -> dict[str, float]:
     for fit in fits:
         seconds[fit.strategy] = seconds.get(fit.strategy, 0.0) + fit.seconds
     return seconds
+
+
+def capped(fits: Sequence[Fit]) -> dict[str, int]:
+    """Strategies whose fits trained on fewer rows than their largest budget holds, and on how many."""
+    return {
+        fit.strategy: int(fit.chosen["train_rows"])
+        for fit in sorted(fits, key=lambda fit: fit.num_labels)
+        if fit.chosen.get("train_rows", fit.num_labels) < fit.num_labels
+    }
+
+
+def warnings(fits: Sequence[Fit], failures: Sequence[Failure]) -> list[str]:
+    """What the user should know: fits that failed."""
+    if not failures:
+        return []
+    first, total = failures[0], len(fits) + len(failures)
+    return [
+        f"{len(failures)} of {total} fits failed and are left out of means and comparisons; the first, "
+        f"{first.strategy} on {first.method} with seed {first.seed}: {first.error}"
+    ]

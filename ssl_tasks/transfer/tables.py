@@ -8,7 +8,11 @@ from ssl_tasks.schema import GROUP_ID, LABEL, ROW
 
 RANDOM_INIT = "random_init"
 FROM_SCRATCH = "from_scratch"
-BASELINES = (RANDOM_INIT, FROM_SCRATCH)
+RAW_INPUT = "raw_input"
+MAJORITY = "majority"
+BASELINES = (RANDOM_INIT, FROM_SCRATCH, RAW_INPUT, MAJORITY)
+PER_CLASS = pa.field("labels_per_class", pa.int64(), nullable=False)
+"""0 where the label budget is a fraction; `label_fraction` is the share of all labels either way."""
 
 COMPARISONS = pa.schema(
     [
@@ -21,9 +25,15 @@ COMPARISONS = pa.schema(
         pa.field("high", pa.float64(), nullable=False),
         pa.field("num_seeds", pa.int64(), nullable=False),
         pa.field("num_test_groups", pa.int64(), nullable=False),
+        PER_CLASS,
+        pa.field("p_value", pa.float64(), nullable=False),
+        pa.field("p_holm", pa.float64(), nullable=False),
     ]
 )
-"""`difference` is the pretrained encoder minus the baseline, mean over seeds; low and high its 95% interval."""
+"""`difference` is the pretrained encoder minus the baseline, mean over seeds; low and high its 95% interval.
+
+`p_value` is of the paired bootstrap, and `p_holm` the same corrected for all comparisons by that metric.
+"""
 
 PREDICTIONS = pa.schema(
     [
@@ -37,6 +47,7 @@ PREDICTIONS = pa.schema(
         pa.field("predicted", pa.string(), nullable=False),
         pa.field("confidence", pa.float64(), nullable=False),
         pa.field("likelihood", pa.float64(), nullable=False),
+        PER_CLASS,
     ]
 )
 """Of every labelled test row: `confidence` is the probability of `predicted`, `likelihood` that of `label`."""
@@ -49,8 +60,23 @@ CHOICES = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
         pa.field("name", pa.string(), nullable=False),
         pa.field("value", pa.float64(), nullable=False),
+        PER_CLASS,
     ]
 )
-"""What each fit chose on val: C, k, learning rate."""
+"""What each fit chose on val (C, k, learning rate), what it reached there, and what else is worth knowing of it."""
 
 CHOICES_FILE = "choices.parquet"
+
+FAILURES = pa.schema(
+    [
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("error", pa.string(), nullable=False),
+        PER_CLASS,
+    ]
+)
+"""Fits that failed. What the other tables say of their strategy and label budget rests on the other seeds."""
+
+FAILURES_FILE = "failures.parquet"

@@ -109,6 +109,16 @@ def test_transfer_without_labels_is_refused_after_ingest(begin: Begin) -> None:
     run(begin("ingest.labelled=false", "transfer.strategies=[]"))
 
 
+def test_labels_that_transfer_would_refuse_are_refused_before_training(begin: Begin) -> None:
+    execution = begin("split.budget=13")
+    with pytest.raises(RequestError, match="class 'single' has one label only"):
+        run(execution)
+    execution.finish("failed")
+    assert "pretrain" not in execution.artifacts
+    assert saved(execution).stage("transfer").status == "failed"
+    run(begin("split.budget=13", "transfer.strategies=[]"))
+
+
 def test_a_batch_larger_than_the_train_rows_is_refused_before_training(begin: Begin) -> None:
     execution = begin("pretrain.batch_size=9")
     with pytest.raises(RequestError, match="9 is larger than the 8 train rows"):

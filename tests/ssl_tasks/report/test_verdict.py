@@ -143,3 +143,27 @@ def test_no_minus_zero() -> None:
     assert signed(-0.0001) == "0.0"
     assert signed(-0.012) == "\N{MINUS SIGN}1.2"
     assert signed(0.012) == "+1.2"
+
+
+def test_what_does_not_stand_the_correction_is_open() -> None:
+    assert verdict(line(0.1, BETTER, BETTER, p=0.05, scratch_p=0.05)).outcome == "helped"
+    assert verdict(line(0.1, BETTER, BETTER, p=0.05, scratch_p=0.06)).outcome == "partly"
+    assert verdict(line(0.1, BETTER, BETTER, p=0.06, scratch_p=0.01)).outcome == "undecided"
+    assert verdict(line(0.1, WORSE, BETTER, p=0.04)).outcome == "worse"
+    assert verdict(line(0.1, WORSE, BETTER, p=0.06)).outcome == "no_gain"
+
+
+def test_raw_input_that_was_better_is_said() -> None:
+    raw = dict(zip(("raw_difference", "raw_low", "raw_high"), (value / 100 for value in WORSE), strict=True))
+    found = verdict(line(0.1, BETTER, BETTER, **raw))
+    assert found.sentence.endswith(
+        "; with 10% of the labels (100) it was worse than raw input, \N{MINUS SIGN}9.0 points (95% interval "
+        "\N{MINUS SIGN}12.0 to \N{MINUS SIGN}6.0)."
+    )
+    assert "raw input" not in verdict(line(0.1, BETTER, BETTER, **raw, raw_p=0.2)).sentence
+
+
+def test_budgets_of_labels_per_class_are_said_as_such() -> None:
+    found = verdict(line(0.02, BETTER, BETTER, labels_per_class=1), line(0.1, BETTER, BETTER, labels_per_class=5))
+    assert "with 1 label a class (20)" in found.sentence
+    assert found.details[0].startswith("With 5 labels a class (100):")

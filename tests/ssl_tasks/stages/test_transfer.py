@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,14 +11,19 @@ import pytest
 import torch
 from tests_planted import planted
 
+from ssl_tasks import transfer as strategies
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.errors import RequestError
+from ssl_tasks.config import semantic
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.policy import Policy, Views
 from ssl_tasks.schema import TRANSFER
+from ssl_tasks.shards import Shards
 from ssl_tasks.stages import transfer as stage
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
+from ssl_tasks.transfer import data, evaluate, raw
+from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.tables import COMPARISONS, PREDICTIONS
 
 SMALL: dict[str, Any] = {
@@ -67,9 +73,11 @@ def test_tables_hold_every_fit_and_agree(made: dict[str, Artifact]) -> None:
     assert metrics.schema.equals(TRANSFER)
     assert predictions.schema.equals(PREDICTIONS)
     assert comparisons.schema.equals(COMPARISONS)
-    assert metrics.num_rows == (2 * 2 + 1) * 2 * 3 * 4  # strategies x encoders and scratch, fractions, seeds, metrics
-    assert comparisons.num_rows == 2 * 2 * 2 * 4  # strategies, fractions, baselines, metrics
-    assert set(metrics["method"].to_pylist()) == {"scarf", "random_init", "from_scratch"}
+    # strategies x encoders, scratch and majority; fractions, seeds, metrics
+    assert metrics.num_rows == (2 * 3 + 2) * 2 * 3 * 7
+    assert comparisons.num_rows == 2 * 2 * 4 * 5  # strategies, fractions, baselines, metrics with an interval
+    assert set(metrics["method"].to_pylist()) == {"scarf", "random_init", "raw_input", "from_scratch", "majority"}
+    assert found.table("failures.parquet").num_rows == 0
     values = {
         tuple(row[key] for key in ("strategy", "method", "label_fraction", "seed")): row["value"]
         for row in metrics.to_pylist()
@@ -127,11 +135,15 @@ def test_order_of_fractions_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"strategies": ["lora"]}, "no transfer strategy 'lora'"),
+        ({"strategies": ["magic"]}, "no transfer strategy 'magic'"),
         ({"strategies": ["from_scratch"]}, "runs as a baseline"),
         ({"label_fractions": [0.0]}, "label_fractions.0"),
         ({"label_fractions": [1.5]}, "label_fractions.0"),
         ({"label_fractions": []}, "label_fractions"),
+        ({"labels_per_class": [0]}, "labels_per_class.0"),
+        ({"labels_per_class": [1.5]}, "labels_per_class.0"),
+        ({"slow_rows": 1}, "slow_rows"),
+        ({"strategies": ["majority"]}, "no transfer strategy 'majority'"),
         *(({"seeds": number}, "a number of seeds is between 1 and 1,000") for number in (0, -3, 2_000_000_000)),
         ({"seeds": [-1]}, "seeds.0"),
         ({"metric": "log_loss"}, "metric"),
@@ -160,3 +172,135 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
     context = stage._context(TransferConfig(), normalized, pretrained, threading.Event())
     views = context.augment(context.payload(np.arange(2)), torch.arange(2))
     assert context.build(0)(context.to_input(views)).shape == (2, 192)
+
+
+def test_new_keys_at_their_defaults_change_no_fingerprint() -> None:
+    assert semantic(TransferConfig()) == {}
+    assert semantic(TransferConfig(labels_per_class=(5, 1))) == {"labels_per_class": [1, 5]}
+
+
+def test_budgets_may_be_labels_per_class(made: dict[str, Artifact]) -> None:
+    found = transfer(made, strategies=["knn"], label_fractions=[1.0], labels_per_class=[10, 2])
+    lines = found.measured["summary"]
+    assert [(line["labels_per_class"], line["num_labels"]) for line in lines][1:] == [(2, 6), (10, 30)]
+    assert lines[0]["labels_per_class"] == 0
+    assert lines[1]["label_fraction"] == pytest.approx(6 / lines[0]["num_labels"])
+    assert "from_scratch" in lines[1]
+
+
+def test_baselines_without_an_encoder(made: dict[str, Artifact]) -> None:
+    """Raw input is noise here, and the classes are about even."""
+    found = transfer(made)
+    for line in found.measured["summary"]:
+        assert 0.2 < line["raw_input"] < 0.5
+        assert 0.2 < line["majority"] < 0.5
+        assert line["raw_difference"] == pytest.approx(line["pretrained"] - line["raw_input"])
+        assert line["p"] < 0.05
+        assert line["raw_p"] < 0.05
+    without = transfer(made, raw_input=False, strategies=["knn"], seeds=1)
+    assert "raw_input" not in without.measured["summary"][0]
+    assert "majority_difference" in without.measured["summary"][0]
+
+
+def test_raw_input_is_the_input(store: Store) -> None:
+    made = planted(store)
+    payload = np.asarray(Shards.open(made["normalize"]).take(np.arange(made["ingest"].rows)))
+    assert raw.features(made["normalize"], "tabular", made["normalize"].json("stats.json")) == pytest.approx(payload)
+
+
+def test_raw_input_is_shrunk_where_it_is_large() -> None:
+    small, large = torch.rand(2, 3, 18, 18), torch.rand(2, 3, 36, 36)
+    assert torch.equal(raw.shrink(small), small.flatten(1))
+    blocks = large.reshape(2, 3, 18, 2, 18, 2).mean(dim=(3, 5))
+    torch.testing.assert_close(raw.shrink(large), blocks.flatten(1))
+    assert raw.shrink(torch.rand(1, 3, 64, 128)).shape == (1, 3 * 13 * 26)
+    assert raw.shrink(torch.rand(1, 2, 5000)).shape == (1, 1024)
+    assert raw.shrink(torch.rand(1, 5000)).shape == (1, 5000)
+
+
+def fails_at(seed: int, methods: int, error: Exception) -> Any:
+    """A strategy whose fits with `seed` fail for so many methods, counted as they come."""
+    failed: list[int] = []
+    inner = strategies.strategy("linear_probe")
+
+    def fit(task: Any) -> Any:
+        if task.seed == seed and len(failed) < methods:
+            failed.append(1)
+            raise error
+        return inner.fit(task)
+
+    return dataclasses.replace(inner, fit=fit, seeded=True)
+
+
+def replace_probe(monkeypatch: pytest.MonkeyPatch, made_up: Any) -> None:
+    real = strategies.strategy
+    monkeypatch.setattr(evaluate, "strategy", lambda name: made_up if name == "linear_probe" else real(name))
+
+
+def test_a_fit_that_fails_is_a_row_and_the_others_finish(
+    made: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_probe(monkeypatch, fails_at(1, 1, ValueError("no  such\nmatrix")))
+    found = transfer(made, workers=1)
+    (failure,) = found.table("failures.parquet").to_pylist()
+    expected = {"strategy": "linear_probe", "method": "scarf", "label_fraction": 0.1, "labels_per_class": 0, "seed": 1}
+    assert failure == {**expected, "error": "ValueError: no such matrix"}
+    assert found.measured["failed"] == 1
+    assert "1 of 48 fits failed" in found.measured["warnings"][0]
+    assert "linear_probe on scarf with seed 1: ValueError: no such matrix" in found.measured["warnings"][0]
+    lines = found.measured["summary"]
+    assert len(lines) == 4
+    values = [r["value"] for r in found.table("metrics.parquet").to_pylist() if r["metric"] == "accuracy"]
+    assert len(values) == 47
+    seeds = {
+        row["num_seeds"]
+        for row in found.table("comparisons.parquet").to_pylist()
+        if (row["strategy"], row["label_fraction"]) == ("linear_probe", 0.1)
+    }
+    assert seeds == {2}
+
+
+def test_where_all_fits_of_the_first_strategy_fail_there_is_no_result(
+    made: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_probe(monkeypatch, fails_at(0, 99, ValueError("singular")))
+    with pytest.raises(StageError, match=r"no fit of linear_probe.*ValueError: singular"):
+        transfer(made, seeds=1)
+
+
+@pytest.mark.parametrize("error", [MemoryError("full"), RequestError("your key"), InterruptedError("stopped")])
+def test_what_is_not_the_fits_fault_ends_the_stage(
+    made: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    replace_probe(monkeypatch, fails_at(1, 1, error))
+    with pytest.raises(type(error), match=str(error)):
+        transfer(made)
+
+
+def test_a_slow_strategy_trains_on_so_many_rows_and_says_so(made: dict[str, Artifact]) -> None:
+    found = transfer(made, strategies=["rbf_svm"], slow_rows=40)
+    rows = [
+        (row["label_fraction"], row["value"])
+        for row in found.table("choices.parquet").to_pylist()
+        if row["name"] == "train_rows"
+    ]
+    (few,) = {value for fraction, value in rows if fraction == 0.1}
+    (most,) = {value for fraction, value in rows if fraction == 1.0}
+    assert 38 <= most <= 40
+    assert few <= 40
+    assert found.measured["capped"] == {"rbf_svm": most}
+    assert found.measured["summary"][1]["num_labels"] > 100  # the budget is what it was
+
+
+def test_what_strategies_reach_on_val_is_kept(made: dict[str, Artifact]) -> None:
+    found = transfer(made, strategies=["knn"], seeds=1)
+    line = found.measured["summary"][1]
+    rows = data.load(made["split"])
+    features = data.embeddings(made["embed"], "embeddings/pretrained.parquet", rows.splits)
+    knn = strategies.strategy("knn")
+    unit = knn.prepare(features)(features)
+    labelled = rows.train[rows.labels[rows.train] >= 0]
+    task = Task(
+        unit[labelled], rows.labels[labelled], unit[rows.val], rows.labels[rows.val], unit[rows.val], 3, seed=0
+    )  # fmt: skip
+    assert line["val"] == (knn.fit(task).scores.argmax(axis=1) == rows.labels[rows.val]).mean()

@@ -2,11 +2,19 @@ import numpy as np
 import pytest
 
 from ssl_tasks.transfer import bootstrap
-from ssl_tasks.transfer.bootstrap import group_weights, interval, replicates, seed_weights
+from ssl_tasks.transfer.bootstrap import (
+    group_weights,
+    holm,
+    interval,
+    p_value,
+    replicates,
+    replicates_needed,
+    seed_weights,
+)
 
 
-def outcome(labels: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.where(right, labels, 1 - labels), np.where(right, 0.9, 0.1)
+def outcome(labels: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.where(right, labels, 1 - labels), np.where(right, 0.9, 0.1), np.full(len(labels), 0.9)
 
 
 def accuracy_interval(groups: np.ndarray, ours: np.ndarray, theirs: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -70,3 +78,61 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (whole[[0, 2, 3]].sum(axis=0) == 3).all()
     monkeypatch.setattr(bootstrap, "CELLS", 6 * 7)
     assert np.array_equal(np.concatenate(list(group_weights(groups, 50, seed=1)), axis=1), whole)
+
+
+ONE = np.ones((999, 1))
+
+
+def test_p_value_counts_replicates_beyond_nothing() -> None:
+    values = np.concatenate([np.full(989, 0.2), np.full(10, -0.1)])[:, None]
+    assert p_value(values, ONE) == pytest.approx(2 * 11 / 1000)
+    assert p_value(-values, ONE) == pytest.approx(2 * 11 / 1000)
+    assert p_value(np.full((999, 1), 0.2), ONE) == 2 / 1000  # the least it can be
+    assert p_value(np.zeros((999, 1)), ONE) == 1.0
+
+
+def test_p_value_agrees_with_the_interval() -> None:
+    random = np.random.default_rng(0)
+    for shift in np.linspace(0, 4, 40):
+        values = random.normal(shift, 1, (999, 1))
+        low, _ = interval(values, ONE)
+        p = p_value(values, ONE)
+        assert (p < 0.05) == (low > 0) or 0.045 < p < 0.055
+
+
+def test_p_values_of_no_difference_are_even() -> None:
+    """Of 200 data sets without a difference, 5% lie below 0.05: more than 22 would be over 3.5 sd."""
+    random = np.random.default_rng(4)
+    labels = np.zeros(100, int)
+    small = 0
+    for number in range(200):
+        fits = [outcome(labels, random.random(100) < 0.7) for _ in range(2)]
+        ours, theirs = (each["accuracy"] for each in replicates(labels, fits, np.arange(100), 2, 200, number))
+        small += p_value((ours - theirs)[:, None], np.ones((200, 1))) < 0.05
+    assert 1 <= small <= 22
+
+
+def naive_holm(p_values: list[float]) -> list[float]:
+    """The smallest level at which the step-down procedure rejects each, by trying levels."""
+    levels = sorted({min(1.0, k * p) for p in p_values for k in range(1, len(p_values) + 1)} | {1.0})
+    found = [1.0] * len(p_values)
+    for level in reversed(levels):
+        left = sorted(range(len(p_values)), key=lambda place: p_values[place])
+        while left and p_values[left[0]] * len(left) <= level * (1 + 1e-12):
+            found[left.pop(0)] = level
+    return found
+
+
+def test_holm_against_the_procedure() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    random = np.random.default_rng(5)
+    for count in (1, 2, 7):
+        p_values = (random.random(count) ** 3).round(3).tolist()
+        assert holm(p_values) == pytest.approx(naive_holm(p_values))
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("comparisons", [1, 16, 200])
+def test_replicates_suffice_for_the_correction(comparisons: int) -> None:
+    least = 2 / (1 + replicates_needed(comparisons))
+    assert holm([least] + [1.0] * (comparisons - 1))[0] < 0.05

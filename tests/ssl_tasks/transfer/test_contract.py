@@ -14,6 +14,8 @@ from ssl_tasks.transfer import BASELINE, STRATEGIES, names, strategy
 from ssl_tasks.transfer.base import Context, Strategy, Task
 from ssl_tasks.transfer.from_scratch import ScratchConfig
 
+# mlp stops after its steps, converged or not; a fit of two rows has little to converge to
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CLASSES = 4
 TRAIN, VAL, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 150)
 
@@ -105,9 +107,9 @@ def test_two_labelled_rows_are_enough(found: Strategy) -> None:
 
 def test_listed_under_their_own_name() -> None:
     assert all(strategy(name).name == name for name in STRATEGIES)
-    assert names() == ["knn", "linear_probe"]
+    assert names() == sorted(set(STRATEGIES) - {BASELINE})
 
 
 def test_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(RequestError, match="no transfer strategy 'lora'; there are knn, linear_probe"):
-        strategy("lora")
+    with pytest.raises(RequestError, match=r"no transfer strategy 'magic'; there are .*knn, linear_probe"):
+        strategy("magic")

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import Any
+
+from ssl_tasks.report.advice import advice
+
+
+def line(name: str, labels: int, val: float | None, test: float, **differences: float) -> dict[str, Any]:
+    """A summary line; each difference has an interval of 2 points to either side."""
+    found: dict[str, Any] = {"strategy": name, "metric": "accuracy", "label_fraction": labels / 100}
+    found |= {"num_labels": labels, "pretrained": test} | ({} if val is None else {"val": val})
+    for prefix, difference in {"plain": 0.1, "scratch": 0.1, **differences}.items():
+        start = "" if prefix == "plain" else f"{prefix}_"
+        found |= {f"{start}difference": difference, f"{start}low": difference - 0.02, f"{start}high": difference + 0.02}
+    return found
+
+
+def test_the_strategy_that_is_best_on_val_is_named_and_not_the_best_on_test() -> None:
+    lines = [
+        line("linear_probe", 100, 0.9, 0.85),
+        line("knn", 100, 0.8, 0.88),
+        line("linear_probe", 10, 0.5, 0.55),
+        line("knn", 10, 0.6, 0.5, raw=0.3, majority=0.3),
+    ]
+    assert advice({"summary": lines}) == [
+        "With 10% of the labels (10), use a k-nearest-neighbour vote (best on val, 50.0% accuracy on test); it was "
+        "better than the same network untrained, training from scratch, raw input without an encoder and always the "
+        "most frequent class.",
+        "With all labels (100), use a linear probe (best on val, 85.0% accuracy on test); it was better than the same "
+        "network untrained and training from scratch.",
+    ]
+
+
+def test_where_pretraining_did_not_help_it_says_so() -> None:
+    (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, scratch=0.01, raw=-0.1)]})
+    assert sentence == (
+        "With 10% of the labels (10), use a k-nearest-neighbour vote (the only strategy, 50.0% accuracy on test). "
+        "Pretraining did not show to help there against training from scratch (+1.0 points) and raw input without an "
+        "encoder (\N{MINUS SIGN}10.0 points)."
+    )
+
+
+def test_without_val_labels_nothing_is_chosen() -> None:
+    (sentence,) = advice({"summary": [line("knn", 10, None, 0.5), line("linear_probe", 10, None, 0.6)]})
+    assert sentence.startswith("No val row has a label")
+    assert advice({"summary": []}) == []
+
+
+def test_limits_are_said() -> None:
+    measured = {"summary": [], "capped": {"rbf_svm": 5000}, "warnings": ["1 of 9 fits failed: no such matrix"]}
+    assert advice(measured) == [
+        "A support vector machine with a Gaussian kernel trained on 5,000 rows at most (transfer.slow_rows).",
+        "1 of 9 fits failed: no such matrix.",
+    ]
