@@ -78,12 +78,12 @@ def _run(out: Out, wanted: list[Trial], jobs: int) -> list[Outcome]:
     with contextlib.ExitStack() as at_end, prefect_server.connection() as server:
         server.wait()
         os.environ[prefect_server.URL] = server.url  # the runs find it there
-        _on_interrupt(out, at_end)
+        on_interrupt(out, at_end)
         return Runner(jobs, told).run(wanted)
 
 
-def _on_interrupt(out: Out, at_end: contextlib.ExitStack) -> None:
-    """Ctrl-C and SIGTERM stop the run that goes on, say how to continue, and are never long about it."""
+def on_interrupt(out: Out, at_end: contextlib.ExitStack) -> None:
+    """Ctrl-C and SIGTERM stop what goes on, say how to continue, and are never long about it."""
 
     def handler(_number: int, _frame: FrameType | None) -> None:
         print_whole(out.errors, "continue with the same command: what is done is kept")

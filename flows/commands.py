@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_compare, cli_diff, cli_quarantine, cli_setup, cli_store
+from flows import cli_compare, cli_diff, cli_quarantine, cli_search, cli_setup, cli_store
 from flows.console import plan_dict, plan_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
@@ -93,6 +93,7 @@ def rerun(
 
 app.command()(cli_compare.compare)
 app.command()(cli_diff.diff)
+app.command()(cli_search.search)
 app.command()(cli_store.runs)
 app.command()(cli_store.show)
 app.command()(cli_store.lineage)

@@ -43,7 +43,7 @@ class Candidate:
     """As for --set."""
 
 
-def candidates(methods: str | None, file: Path | None) -> list[Candidate]:
+def candidates(methods: str | None, file: Path | None, *, command: str = "compare") -> list[Candidate]:
     """What to compare: `a,b,c` as methods with their defaults, and those of a file.
 
     Raises:
@@ -53,11 +53,11 @@ def candidates(methods: str | None, file: Path | None) -> list[Candidate]:
     found = [Candidate(name, (f"pretrain.method.name={name}",)) for name in names]
     found += _from_file(file) if file else []
     if not found:
-        raise RequestError("compare: name the methods, as in --methods simclr,byol, or a file of --candidates")
+        raise RequestError(f"{command}: name the methods, as in --methods simclr,byol, or a file of --candidates")
     counted = [candidate.name for candidate in found]
     twice = sorted({name for name in counted if counted.count(name) > 1})
     if twice:
-        raise RequestError(f"compare: {', '.join(twice)} is asked for twice; give each candidate a name of its own")
+        raise RequestError(f"{command}: {', '.join(twice)} is asked for twice; give each candidate a name of its own")
     return found
 
 
@@ -104,7 +104,7 @@ def trials(
     made = []
     for candidate in chosen:
         settings = (*overrides, *candidate.overrides)
-        with _naming(candidate):
+        with naming(candidate):
             first = load_recipe(recipe, settings, store=store).pretrain.seed  # type: ignore[attr-defined]  # a section
             for seed in range(first, first + seeds):
                 own = (*settings, f"pretrain.seed={seed}")
@@ -121,13 +121,14 @@ def check(wanted: Sequence[Trial]) -> None:
         RequestError: names the candidate.
     """
     for trial in {trial.candidate: trial for trial in wanted}.values():
-        with _naming(trial.candidate):
+        with naming(trial.candidate):
             entries = make_plan(trial.recipe, open_to_read(trial.recipe.store))
             check_request(trial.recipe, [entry for entry in entries if entry.status != "cached"])
 
 
 @contextlib.contextmanager
-def _naming(candidate: Candidate) -> Iterator[None]:
+def naming(candidate: Candidate) -> Iterator[None]:
+    """Around what may refuse a candidate's recipe: the message starts with its name."""
     try:
         yield
     except RequestError as error:

@@ -41,12 +41,12 @@ def train_worker(settings: dict[str, Any]) -> None:
 def _train(job: Job, rank: int, world: int, threads: int, report: Callable[[dict[str, Any]], None]) -> None:
     # The feed needs as long to start as torch and the model: it goes first, from where the newest marker says.
     first = max(checkpoint_steps(job.out.store, job.partial), default=0)
-    started = start_feed(job, rank, world, first, job.total_steps)
+    started = start_feed(job, rank, world, first, job.last_step)
 
     import torch
 
     from ssl_tasks.training.loop import Trainer
-    from ssl_tasks.training.results import write_results
+    from ssl_tasks.training.results import write_pause, write_results
     from ssl_tasks.training.setup import Ranks
 
     torch.set_num_threads(threads)
@@ -59,7 +59,9 @@ def _train(job: Job, rank: int, world: int, threads: int, report: Callable[[dict
 
     began = time.monotonic()
     trainer.run(feed, report)
-    if rank == 0:
+    if rank == 0 and job.last_step < job.total_steps:
+        write_pause(trainer)
+    elif rank == 0:
         write_results(trainer, time.monotonic() - began)
 
 

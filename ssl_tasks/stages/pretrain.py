@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from ssl_tasks import methods, modalities
 from ssl_tasks.artifact import Artifact
@@ -11,6 +12,9 @@ from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.store.references import resolve
 from ssl_tasks.training.config import PretrainConfig
+
+if TYPE_CHECKING:
+    from ssl_tasks.training.job import Job
 
 
 def check(config: PretrainConfig) -> None:
@@ -47,6 +51,25 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
         StageError: the loss became NaN, the features collapsed, or workers kept failing.
     """
     from ssl_tasks.cluster.train import train
+
+    job = make_job(config, out, normalized, split, augmented)
+    measured = train(job, os.environ.get("RAY_ADDRESS"))
+    return out.artifact(rows=len(job.plan.positions), measured=measured)
+
+
+def make_job(
+    config: PretrainConfig,
+    out: Output,
+    normalized: Artifact,
+    split: Artifact,
+    augmented: Artifact,
+    until: int | None = None,
+) -> Job:
+    """What is to be trained, checked; it pauses at step `until` where that is given.
+
+    Raises:
+        RequestError: the batch is larger than the data, or options do not go together.
+    """
     from ssl_tasks.training.job import Job
 
     check(config)
@@ -56,11 +79,9 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
         if config.init_from
         else None
     )
-    job = Job(config, out, normalized, split, augmented, view_names, initial)
+    job = Job(config, out, normalized, split, augmented, view_names, initial, until)
     assert job.plan.steps_per_epoch > 0  # the plan refuses a batch larger than the data
-    warnings = check_rows(config, len(job.plan.positions))
-    measured = train(job, os.environ.get("RAY_ADDRESS")) | ({"warnings": warnings} if warnings else {})
-    return out.artifact(rows=len(job.plan.positions), measured=measured)
+    return job
 
 
 def parts(config: PretrainConfig) -> dict[str, int]:

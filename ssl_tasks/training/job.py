@@ -36,6 +36,8 @@ class Job:
     """Policies of the method's views, so that the feed can be laid out before torch is imported."""
     initial: Artifact | None = None
     """Encoder to start from."""
+    until: int | None = None
+    """Step to pause at, with a checkpoint, before the schedule's end: one of `health_steps`. None: train to the end."""
 
     @property
     def partial(self) -> str:
@@ -47,6 +49,17 @@ class Job:
         """Number of optimizer steps."""
         steps = self.config.epochs * self.plan.steps_per_epoch
         return min(steps, self.config.max_steps or steps)
+
+    @property
+    def last_step(self) -> int:
+        """Number of optimizer steps to have taken when training ends or pauses."""
+        return self.total_steps if self.until is None else min(self.until, self.total_steps)
+
+    @property
+    def health_steps(self) -> list[int]:
+        """After how many steps the features are looked at, ascending; the last is `total_steps`."""
+        total, checks = self.total_steps, self.config.health_checks
+        return sorted({round((k + 1) * total / checks) for k in range(checks)})
 
     @property
     def stats(self) -> dict[str, Any]:

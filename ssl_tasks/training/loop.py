@@ -85,7 +85,7 @@ class Trainer:
         return contextlib.nullcontext()
 
     def run(self, feed: Feed, report: Report) -> None:
-        """Train to the end, from the newest checkpoint where there is one.
+        """Train to the job's last step, from the newest checkpoint where there is one.
 
         Args:
             report: told about progress on rank 0, at most once a second.
@@ -94,11 +94,11 @@ class Trainer:
             StageError: on every rank, when the loss is no number or the features have collapsed.
         """
         self._resume()
-        job, total = self.job, self.job.total_steps
-        checks = {round((k + 1) * total / self.config.health_checks) for k in range(self.config.health_checks)}
-        batches = feed(self.step, total)
+        job, end = self.job, self.job.last_step
+        checks = set(job.health_steps)
+        batches = feed(self.step, end)
         first, began, told = self.step, time.monotonic(), 0.0
-        while self.step < total:
+        while self.step < end:
             if self.step % job.plan.steps_per_epoch == 0:
                 with self.clock(COMPUTE):
                     self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
@@ -109,12 +109,12 @@ class Trainer:
             if self.step in checks:
                 with self.clock(HEALTH):
                     self._check_health()
-            if self.step % self.config.checkpoint_every_steps == 0 or self.step == total:
+            if self.step % self.config.checkpoint_every_steps == 0 or self.step == end:
                 with self.clock(CHECKPOINT):
                     self._save()
             self.clock.lap(self.step - 1)
             now = time.monotonic()
-            if now - told > 1.0 or self.step == total:
+            if now - told > 1.0 or self.step == end:
                 told = now
                 rate = (self.step - first) * self.config.batch_size / max(1e-9, now - began)
                 report({"step": self.step, "loss": self.history["loss"][-1], "rows_per_second": rate})

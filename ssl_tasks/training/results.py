@@ -36,6 +36,16 @@ def write_results(trainer: Trainer, seconds: float) -> None:
     job.out.table(HEALTH_FILE, _table(trainer.health))
     with job.out.file(SPEED_FILE, rendering=True) as path:  # times are no data: equal runs differ in them
         pq.write_table(_table(trainer.clock.steps), path)
+    _write_done(job, measured)
+
+
+def write_pause(trainer: Trainer) -> None:
+    """Write `done.json` alone, with the health at the step that the job pauses at; the checkpoint is there already."""
+    place = trainer.health["step"].index(float(trainer.job.last_step))
+    _write_done(trainer.job, _without_nan({name: values[place] for name, values in trainer.health.items()}))
+
+
+def _write_done(job: Job, measured: dict[str, Any]) -> None:
     done = {
         "attempt": job.out.attempt,
         "entries": {name: entry.model_dump() for name, entry in job.out.entries.items()},
@@ -79,6 +89,10 @@ def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "choice": trainer.choice,
         **{name: values[-1] for name, values in trainer.health.items() if name != "step"},
     }
+    return _without_nan(measured)
+
+
+def _without_nan(measured: dict[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(measured), parse_constant=lambda _: None))  # NaN is no JSON
 
 

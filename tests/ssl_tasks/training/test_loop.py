@@ -19,8 +19,9 @@ from ssl_tasks import methods
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.training.job import Job
+from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
+from ssl_tasks.training.results import write_pause
 from ssl_tasks.training.setup import Ranks, build_method
 from ssl_tasks.training.views import make_views, to_batch
 
@@ -147,6 +148,25 @@ def test_a_run_that_was_stopped_in_an_epoch_ends_with_the_same_bits(name: str) -
     for mine, theirs in ((again.method, whole.method), (again.ema, whole.ema)):
         for key, value in theirs.state_dict().items():
             assert torch.equal(mine.state_dict()[key], value), key
+
+
+def test_a_training_that_paused_at_a_health_check_goes_on_with_the_same_bits() -> None:
+    options = {**RECIPES["simclr"], "max_steps": 12, "health_checks": 4}
+    whole = train(make_job(**options))
+    job = make_job(**options)
+    assert job.health_steps == [3, 6, 9, 12]
+    paused = train(replace(job, until=6))
+    assert (paused.step, paused.health["step"]) == (6, [3.0, 6.0])
+    write_pause(paused)
+    done = job.out.store.read_json(f"{job.partial}/{DONE_FILE}")
+    assert done["entries"] == {}  # no artifact yet
+    assert (done["measured"]["step"], done["measured"]["rankme"]) == (6.0, whole.health["rankme"][1])
+    again = train(job)
+    assert again.resumed_at == 6
+    assert again.history == whole.history  # the learning rates too: those of the whole schedule
+    assert again.health == whole.health
+    for key, value in whole.method.state_dict().items():
+        assert torch.equal(again.method.state_dict()[key], value), key
 
 
 def test_accumulated_parts_add_up_to_the_batch() -> None:
