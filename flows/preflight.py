@@ -90,7 +90,7 @@ def require_fitting_method(recipe: Recipe) -> None:
     stats = {"shape": (normalize.size, normalize.size, channels), "mean": [0.5] * channels}
     views = resolve(augment, stats, np.dtype(np.uint8))
     names = methods.view_policies(pretrain.method.options(), pretrain.modality)
-    rehearse(pretrain, (channels, normalize.size, normalize.size), names, views)
+    rehearse(pretrain, (channels, normalize.size, normalize.size), names, views, normalize.largest_text())
 
 
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:

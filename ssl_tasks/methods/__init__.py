@@ -53,6 +53,8 @@ METHODS = {
     "diffusion": ("ssl_tasks.methods.diffusion", 1),
     "rbm": ("ssl_tasks.methods.rbm", 1),
     "bigan": ("ssl_tasks.methods.bigan", 1),
+    "clip": ("ssl_tasks.methods.clip", 1),
+    "siglip": ("ssl_tasks.methods.siglip", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs
 the version alone. Raise it when equal inputs no longer give equal weights; versions.lock holds you to it."""

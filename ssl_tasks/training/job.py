@@ -11,8 +11,9 @@ import numpy as np
 from ssl_tasks import methods, modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
+from ssl_tasks.modalities.captions import CAPTIONS, TextShape
 from ssl_tasks.policy import Views
-from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TRAIN, VAL, VIEWS_FILE
+from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TOKENS, TRAIN, VAL, VIEWS_FILE
 from ssl_tasks.shards import Shards
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
@@ -39,6 +40,8 @@ class Job:
     """Policies of the method's views, so that the feed can be laid out before torch is imported."""
     initial: Artifact | None = None
     """Encoder to start from."""
+    reads_text: bool = False
+    """Whether the method needs captions."""
 
     @property
     def partial(self) -> str:
@@ -71,6 +74,17 @@ class Job:
     def shards(self) -> Shards:
         """The payload, mapped once per process."""
         return _shards(self.normalized)
+
+    @property
+    def tokens(self) -> Shards:
+        """The captions' token ids, mapped once per process."""
+        return _tokens(self.normalized)
+
+    @property
+    def text_shape(self) -> TextShape | None:
+        """Of the captions' token ids; None where the data was normalized without captions."""
+        found = self.normalized.measured.get(CAPTIONS)
+        return TextShape(found["vocabulary"], found["length"]) if found else None
 
     @property
     def plan(self) -> Plan:
@@ -109,6 +123,11 @@ class Job:
 @functools.lru_cache(maxsize=4)
 def _shards(normalized: Artifact) -> Shards:
     return Shards.open(normalized)
+
+
+@functools.lru_cache(maxsize=4)
+def _tokens(normalized: Artifact) -> Shards:
+    return Shards.open(normalized, TOKENS)
 
 
 @functools.lru_cache(maxsize=4)
