@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
+from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.captions import CAPTIONS, TextShape, TokenizerConfig, fit
 from ssl_tasks.schema import (
     ASSIGNMENT_FILE,
@@ -79,7 +80,7 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`; with captions, `tokenizer.json`.
 
     Raises:
-        RequestError: no row is left for train, or rows do not go together.
+        RequestError: no row is left for train, rows do not go together, or one has no caption.
     """
     modality = modalities.modality(config.modality)
     rows, is_train = _assignment(assigned)
@@ -131,6 +132,11 @@ class _Texts:
 def _captions(ingested: Artifact, assigned: Artifact, *, train_only: bool) -> Iterator[str]:
     for kept, found in side_by_side(ingested, assigned.batches(ASSIGNMENT_FILE, [ROW, SPLIT]), [TEXT]):
         column = found[TEXT]
+        if column.null_count:
+            raise RequestError(
+                "normalize.captions: there are images without a caption, which clean.captions=true rejects; set "
+                "ingest.captions=true in place of both"
+            )
         yield from (column.filter(pc.equal(kept[SPLIT], TRAIN)) if train_only else column).to_pylist()
 
 

@@ -124,6 +124,12 @@ def test_more_without_a_caption_than_the_budget_stop_the_run(listed: Path, store
         chain(store, sections(listed), until="clean")
 
 
+def test_keys_that_contradict_each_other_are_refused(listed: Path, store: Store, chain: Any) -> None:
+    recipe = sections(listed) | {"clean": {"near_duplicates": None, "captions": False}}
+    with pytest.raises(RequestError, match=r"normalize\.captions: .*clean\.captions=true"):
+        chain(store, recipe, until="normalize")
+
+
 def test_webdataset_tars_bring_captions_beside_their_images(tmp_path: Path, store: Store, chain: Any) -> None:
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         for number in range(24):
