@@ -118,7 +118,7 @@ METHODS = [
     *("vae", "vicreg",),
 ]  # fmt: skip
 RECIPE_KEYS = {
-    "ingest": {"path", "modality"},
+    "ingest": {"path", "modality", "text_column", "captions"},
     "clean": {"error_budget"},
     "normalize": {"size"},
     "split": {"fractions"},

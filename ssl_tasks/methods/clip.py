@@ -1,7 +1,10 @@
 """CLIP: of all captions of a batch an image finds its own, and a caption its image (arXiv 2103.00020).
 
 ingest: {path: photos.csv, captions: true}
+augment: {crop_scale: [0.5, 1], flip_probability: 0, jitter_probability: 0, gray_probability: 0}
 pretrain: {method: clip}
+
+A view must keep what captions speak of, such as colours: the paper's are random crops alone.
 """
 
 from __future__ import annotations

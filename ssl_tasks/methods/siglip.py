@@ -1,7 +1,10 @@
 """SigLIP: of every image and every caption of a batch, say whether they belong together (arXiv 2303.15343).
 
 ingest: {path: photos.csv, captions: true}
+augment: {crop_scale: [0.5, 1], flip_probability: 0, jitter_probability: 0, gray_probability: 0}
 pretrain: {method: siglip}
+
+A view must keep what captions speak of, such as colours.
 """
 
 from __future__ import annotations
