@@ -109,7 +109,7 @@ def require_fitting_method(recipe: Recipe, normalized: Artifact | None = None) -
         shape = normalized.measured["shape"]
     views = resolve(augment, {"shape": shape, "mean": [0.5] * shape[-1]}, np.dtype(np.uint8))
     names = methods.view_policies(pretrain.method.options(), pretrain.modality)
-    rehearse(pretrain, (shape[-1], *shape[:-1]), names, views)
+    rehearse(pretrain, (shape[-1], *shape[:-1]), names, views, normalize.largest_text())
 
 
 def _assumed_shape(normalize: Any) -> list[int]:

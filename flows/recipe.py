@@ -25,7 +25,7 @@ from ssl_tasks.training.config import MethodChoice
 BUILTIN = Path(__file__).parent / "recipes"
 DEFAULT_STORE = "./pretextflow-store"
 STORE_VARIABLE = "PRETEXTFLOW_STORE"
-SHARED_FIELDS = ("seed", "modality")
+SHARED_FIELDS = ("seed", "modality", "captions")
 """Fields of stage configs that the recipe fills where the section does not set them."""
 
 
@@ -203,9 +203,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _share(data: Mapping[str, Any], model: type[Recipe]) -> dict[str, Any]:
-    """Fill `seed` and `modality` of the sections that have these fields and do not set them."""
+    """Fill the `SHARED_FIELDS` of the sections that have them and do not set them."""
     ingest = data.get("ingest")
-    shared = {"seed": data.get("seed"), "modality": ingest.get("modality") if isinstance(ingest, Mapping) else None}
+    of_data = ingest if isinstance(ingest, Mapping) else {}
+    shared = {"seed": data.get("seed"), "modality": of_data.get("modality"), "captions": of_data.get("captions")}
     filled = dict(data)
     for name, info in model.model_fields.items():
         config = info.annotation

@@ -24,6 +24,9 @@ MASK = "mask"
 PAYLOAD = "payload"
 LABEL_KEY = "label_key"
 EMBEDDING = "embedding"
+TEXT = "text"
+TOKENS = "tokens"
+"""Of the captions of images: as they came, and as ids beside the payload."""
 
 TRAIN, VAL, TEST = "train", "val", "test"
 SPLITS = (TRAIN, VAL, TEST)
@@ -48,6 +51,7 @@ QUARANTINE_FILE = "quarantine.parquet"
 ASSIGNMENT_FILE = "assignment.parquet"
 SPLITS_FILE = "splits.parquet"
 STATS_FILE = "stats.json"
+TOKENIZER_FILE = "tokenizer.json"
 VIEWS_FILE = "views.json"
 METRICS_FILE = "metrics.parquet"
 HEALTH_FILE = "health.parquet"
@@ -75,7 +79,7 @@ ROWS = pa.schema(
         pa.field(LABEL, pa.string()),
         pa.field(LABELS, pa.list_(pa.string())),
         pa.field("number", pa.float64()),
-        pa.field("text", pa.string()),
+        pa.field(TEXT, pa.string()),
         pa.field(MASK, pa.large_binary()),
         pa.field("boxes", pa.list_(BOX)),
     ]

@@ -107,9 +107,9 @@ class Shards:
         self.shape: tuple[int, ...] = tuple(payloads[0].shape[1:])
 
     @classmethod
-    def open(cls, artifact: Artifact) -> Shards:
-        """Map all payload shards; nothing is read yet."""
-        return cls.map([artifact.path(name) for name in artifact.names("payload/")], PAYLOAD)
+    def open(cls, artifact: Artifact, column: str = PAYLOAD) -> Shards:
+        """Map all payload shards, or what stands beside the payload in them; nothing is read yet."""
+        return cls.map([artifact.path(name) for name in artifact.names("payload/")], column)
 
     @classmethod
     def map(cls, paths: Sequence[Path], column: str) -> Shards:

@@ -9,14 +9,33 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_tasks.methods.base import Batch, Method, MethodSpec, TrainStats
+from ssl_tasks.methods.pairs import Pairs
+from ssl_tasks.modalities.captions import CAPTIONS, END, PAD, START, TextShape
 from ssl_tasks.training.collectives import convert_sync_batchnorm, rank, world_size
 
 NUM_ROWS = 8
 SHAPE, VIT_SHAPE = (2, 6, 6), (2, 8, 8)
+TEXT_SHAPE = TextShape(vocabulary=20, length=7)
 
 
 def rows(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def text_of(spec: MethodSpec) -> dict[str, TextShape]:
+    """What the method's module is made with besides the usual."""
+    return {"text": TEXT_SHAPE} if CAPTIONS in spec.needs else {}
+
+
+def some_text(num_rows: int, seed: int = 5) -> Tensor:
+    """(num_rows, 7) captions of one to five tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.full((num_rows, TEXT_SHAPE.length), PAD)
+    for row in tokens:
+        count = int(torch.randint(1, TEXT_SHAPE.length - 1, (), generator=generator))
+        row[1 : count + 1] = torch.randint(END + 1, TEXT_SHAPE.vocabulary, (count,), generator=generator)
+        row[0], row[count + 1] = START, END
+    return tokens
 
 
 class TinyConv(nn.Module):
@@ -46,7 +65,7 @@ def tiny(spec: MethodSpec, num_rows: int = 40, backbone: nn.Module | None = None
     torch.manual_seed(0)
     shape = shape_for(spec)
     backbone = backbone or (tiny_vit() if shape == VIT_SHAPE else TinyConv())
-    method = spec.method(spec.config(name=spec.name, **options), backbone, shape)
+    method = spec.method(spec.config(name=spec.name, **options), backbone, shape, **text_of(spec))
     method.prepare(TrainStats(num_rows, torch.zeros(1, *shape), torch.arange(num_rows)))
     return method.double()
 
@@ -63,7 +82,8 @@ def tiny_batch(method: Method) -> Batch:
     views = [
         rows(NUM_ROWS, *shape, seed=1 + number)[mine] for number in range(len(method.views_for(method.config).policies))
     ]
-    return Batch(views, torch.arange(NUM_ROWS)[mine], torch.arange(NUM_ROWS)[mine])
+    text = some_text(NUM_ROWS)[mine] if isinstance(method, Pairs) else None
+    return Batch(views, torch.arange(NUM_ROWS)[mine], torch.arange(NUM_ROWS)[mine], text)
 
 
 def one_step(spec: MethodSpec, **options: Any) -> dict[str, Tensor]:

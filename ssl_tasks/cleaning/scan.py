@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -15,7 +16,7 @@ from ssl_tasks.artifact import Artifact, Cursor
 from ssl_tasks.cleaning.families import Families
 from ssl_tasks.cleaning.groups import key_of
 from ssl_tasks.cleaning.quarantine import IDENTITY, Found, Quarantine
-from ssl_tasks.schema import CONTENT_ID, FLAGGED, MEASURES_FILE, ROW, ROWS_FILE
+from ssl_tasks.schema import CONTENT_ID, FLAGGED, MEASURES_FILE, ROW, ROWS_FILE, TEXT
 from ssl_tasks.shards import ShardWriter, in_parts, iterate, tensor_array
 from ssl_tasks.store import Output
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ssl_tasks.modalities.base import Checked, Modality  # imports torch
 
 PRINTS, PRINT, SIGNATURE = "prints", "print", "signature"
+NO_CAPTION = "ingest.captions asks for a text with every image"
 PART_ROWS = 1024
 """Examined at once: what is measured of a sample may be larger than the sample."""
 
@@ -33,7 +35,8 @@ class Scanned:
 
     kept: NDArray[np.bool_]
     examined: NDArray[np.bool_]
-    """Those that have measures and prints: the kept ones, and those that were rejected as unlike them."""
+    """Those that have measures and prints: the kept ones, and those that were rejected as unlike them or for want of a
+    caption."""
     keys: NDArray[np.uint64]
     """Of the decoded content, or of the raw bytes where a modality gives none."""
 
@@ -47,7 +50,8 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
         config: the clean stage's.
     """
     kept, keys = np.ones(ingested.rows, bool), np.zeros(ingested.rows, np.uint64)
-    identities = Cursor(ingested.batches(ROWS_FILE, [*IDENTITY, CONTENT_ID]))
+    no_caption = np.zeros(ingested.rows, bool)
+    identities = Cursor(ingested.batches(ROWS_FILE, [*IDENTITY, CONTENT_ID, *([TEXT] if config.captions else [])]))
     families = Families(ingested.rows)
     measures: pq.ParquetWriter | None = None
     prints = ShardWriter(out, PRINTS)
@@ -58,7 +62,9 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
             checked = modality.check(raw, config)
             kept[rows] = usable = np.array([reason is None for reason in checked.reasons], bool)
             keys[rows] = _keys(checked, identity)
-            _to_quarantine(quarantine, modality, raw, identity, checked)
+            if config.captions:
+                no_caption[rows] = usable & pc.is_null(identity[TEXT]).to_numpy()
+            _to_quarantine(quarantine, modality, raw, identity, checked, no_caption[rows])
             if checked.measures is not None:
                 table = checked.measures.add_column(0, ROW, pa.array(rows[usable], pa.int64()))
                 measures = measures or files.enter_context(out.writer(MEASURES_FILE, table.schema))
@@ -69,7 +75,7 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
             out.progress(int(rows[-1]) + 1, ingested.rows, "samples")
     prints.flush()
     quarantine.add_rows(ingested, modality, families.found(f"{modality.name}s"))
-    return Scanned(kept & ~families.unlike(), kept, keys)
+    return Scanned(kept & ~families.unlike() & ~no_caption, kept, keys)
 
 
 def _keys(checked: Checked, identity: pa.Table) -> NDArray[np.uint64]:
@@ -79,13 +85,19 @@ def _keys(checked: Checked, identity: pa.Table) -> NDArray[np.uint64]:
 
 
 def _to_quarantine(
-    quarantine: Quarantine, modality: Modality, raw: pa.Table, identity: pa.Table, checked: Checked
+    quarantine: Quarantine,
+    modality: Modality,
+    raw: pa.Table,
+    identity: pa.Table,
+    checked: Checked,
+    no_caption: NDArray[np.bool_],
 ) -> None:
     found = {
         place: Found(reason, detail)
         for place, (reason, detail) in enumerate(zip(checked.reasons, checked.details, strict=True))
         if reason is not None
     }
+    found |= {int(place): Found("no_caption", NO_CAPTION) for place in np.flatnonzero(no_caption)}
     found |= {
         place: Found("odd_file", oddity, FLAGGED)
         for place, oddity in enumerate(checked.oddities)

@@ -57,6 +57,8 @@ METHODS = {
     "rbm": ("ssl_tasks.methods.rbm", 1),
     "bigan": ("ssl_tasks.methods.bigan", 1),
     "combined": ("ssl_tasks.methods.combined", 1),
+    "clip": ("ssl_tasks.methods.clip", 1),
+    "siglip": ("ssl_tasks.methods.siglip", 1),
 }
 """Module and version by name. The version stands here because the module imports torch, and a cached run needs
 the version alone. Raise it when equal inputs no longer give equal weights; versions.lock holds you to it."""

@@ -47,6 +47,8 @@ class Batch:
     """(B,) int64, the rows' positions in the payload."""
     keys: Tensor
     """(B,) int64, random per (seed, step, sample): all of a method's own noise is drawn from them."""
+    text: Tensor | None = None
+    """(B, L) int64, the captions' token ids, for methods that need captions; see `modalities.captions`."""
 
 
 @dataclass(frozen=True)
@@ -215,6 +217,7 @@ class MethodSpec:
     paper: str
     """Title and arXiv number or venue."""
     needs: tuple[str, ...] = ()
-    """What it cannot do without, in words for the listing: a ViT, small crops, large batches."""
+    """What it cannot do without, in words for the listing: a ViT, small crops, large batches. With
+    `modalities.captions.CAPTIONS` its batches have `text`, and its module is made with `text=TextShape(...)`."""
     version: int = 1
     """Of methods that other packages bring; ours have theirs in `methods.METHODS`."""

@@ -9,11 +9,12 @@ from torch.nn import functional
 from ssl_tasks.training.collectives import gather_with_grad, rank
 
 
-def batch_info_nce(anchors: Tensor, keys: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def batch_info_nce(anchors: Tensor, keys: Tensor, temperature: float | Tensor) -> tuple[Tensor, Tensor]:
     """-log of the share of an anchor's own key among all ranks' keys, by exp(cosine / temperature) (InfoNCE).
 
     Args:
         anchors, keys: (B, D) of this rank's rows, row i of both belongs together; every rank brings the same B.
+        temperature: a number, or () where it is learned.
 
     Returns:
         The mean loss over this rank's anchors, in float32 or wider, log N for N rows on all ranks at chance; and the

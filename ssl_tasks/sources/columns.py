@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import MASK, PAYLOAD
+from ssl_tasks.schema import MASK, PAYLOAD, TEXT
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.values import ROLES
 
@@ -87,6 +87,11 @@ def choose(reader: Reader, config: SourceConfig, file: str, before: Columns) -> 
             key = "image_column" if role == PAYLOAD else "mask_column"
             raise RequestError(f"ingest.{key}: column {name!r} of {file} holds neither paths nor content of images")
     found = {column: _column(reader, config, file, role) for column, role in ROLES.items()}
+    if config.captions and found[TEXT] is None:
+        raise RequestError(
+            f"ingest.captions: {file} has no column {ROLES[TEXT]!r} (it has {_shown(reader)}); name the one with the "
+            "captions with ingest.text_column"
+        )
     columns = Columns(content, {column: name for column, name in found.items() if name is not None})
     if lost := sorted(before.named().keys() - columns.named().keys()):
         raise RequestError(f"ingest.path: {file} lacks the column {before.named()[lost[0]]!r} of the file before it")

@@ -24,6 +24,10 @@ class SourceConfig(Config):
     """Lists and data sets: the column with the path or content; the first of the usual names where it is left out."""
     mask_column: str | None = None
     text_column: str | None = None
+    """Captions of the images."""
+    captions: bool = execution(False)
+    """Every image comes with a caption, for methods that learn from both: `clean` rejects those without one,
+    `normalize` stores their tokens. Not hashed here: what is read stays the same."""
     label_column: str | None = None
     """For lists and data sets of images, each of these columns is by default the one of the role's own name."""
     group_column: str | None = None

@@ -33,7 +33,7 @@ class Records(Source):
 
     kind = "records"
     what = "a list or data set"
-    keys = frozenset({"image_column", "mask_column", *(f"{role}_column" for role in ROLES.values())})
+    keys = frozenset({"image_column", "mask_column", "captions", *(f"{role}_column" for role in ROLES.values())})
 
     def __init__(
         self,

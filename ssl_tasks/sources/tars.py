@@ -37,7 +37,7 @@ class Tars(Source):
 
     kind = "tars"
     what = "tars"
-    keys = frozenset({"folders", *(f"{role}_column" for role in ROLES.values())})
+    keys = frozenset({"folders", "captions", *(f"{role}_column" for role in ROLES.values())})
 
     def __init__(
         self, config: SourceConfig, root: Path, names: Names, suffixes: tuple[str, ...], splits: Mapping[str, str]
@@ -67,7 +67,7 @@ class Tars(Source):
         folders = packed_folders(paths, self.suffixes, labelled=self.config.folders != "auto")
         for key in self.keys:
             means_nothing = (key == "folders") == (folders is None)
-            if means_nothing and getattr(self.config, key) not in (None, "auto"):
+            if means_nothing and getattr(self.config, key) not in (None, "auto", False):
                 found = "have .cls, .json or .txt beside" if folders is None else "have no .cls, .json or .txt beside"
                 raise RequestError(f"ingest.{key}: means nothing here, as the tars {found} their images; leave it out")
         if folders is None:

@@ -48,6 +48,8 @@ class CleanConfig(Config):
     whose white nobody knows, are refused only where all their values are equal."""
     outlier_deviations: float = Field(5.0, gt=0)
     """Images: flagged where a measure lies further from the median, in robust deviations."""
+    captions: bool = False
+    """Images without a caption are rejected."""
     modality: str = "image"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,8 +14,22 @@ from pydantic import Field, model_validator
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
-from ssl_tasks.schema import ASSIGNMENT_FILE, MEASURES_FILE, PAYLOAD, ROW, SPLIT, STATS_FILE, TRAIN
+from ssl_tasks.errors import RequestError
+from ssl_tasks.modalities.captions import CAPTIONS, TextShape, TokenizerConfig, fit
+from ssl_tasks.schema import (
+    ASSIGNMENT_FILE,
+    MEASURES_FILE,
+    PAYLOAD,
+    ROW,
+    SPLIT,
+    STATS_FILE,
+    TEXT,
+    TOKENIZER_FILE,
+    TOKENS,
+    TRAIN,
+)
 from ssl_tasks.shards import ShardWriter, in_parts, member, read_shard, select, tensor_array
+from ssl_tasks.splitting.groups import side_by_side
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
 from ssl_tasks.store import Output
@@ -40,6 +55,10 @@ class NormalizeConfig(Config):
     rows for 16 bits and floats; null takes the whole range."""
     input: Literal["standard", "unit", "symmetric"] = "standard"
     """Images: what the model sees, mean 0 and deviation 1, or 0..1, or -1..1."""
+    captions: bool = False
+    """Images: their captions are stored too, as tokens."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """Images with captions."""
     modality: str = "image"
 
     @model_validator(mode="after")
@@ -48,30 +67,77 @@ class NormalizeConfig(Config):
             raise ValueError(f"channels is at least 1, or auto (got {self.channels})")
         if isinstance(self.clip_percentiles, tuple) and self.clip_percentiles[0] >= self.clip_percentiles[1]:
             raise ValueError(f"clip_percentiles is [lower, upper] (got {list(self.clip_percentiles)})")
+        if self.tokenizer != TokenizerConfig() and not self.captions:
+            raise ValueError("tokenizer: means nothing without captions; set ingest.captions=true, or leave it out")
         return self
+
+    def largest_text(self) -> TextShape | None:
+        """Of the tokens, as far as it can be told without the captions; None where there are none."""
+        return TextShape(self.tokenizer.vocabulary_size, self.tokenizer.length) if self.captions else None
 
 
 def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artifact, assigned: Artifact) -> Artifact:
-    """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`.
+    """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`; with captions, `tokenizer.json`.
 
     Raises:
-        RequestError: no row is left for train, or rows do not go together.
+        RequestError: no row is left for train, rows do not go together, or one has no caption.
     """
     modality = modalities.modality(config.modality)
     rows, is_train = _assignment(assigned)
     train = rows[is_train]
     assert len(train), "assign leaves rows for train, or raises"
     vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
+    texts = _Texts(config.tokenizer, ingested, assigned) if config.captions else None
     writer = ShardWriter(out, "payload")
     for raw in select(ingested, "raw", rows):
         for payload, numbers in _transformed(modality, raw, vocabulary, config):
-            writer.write(pa.table({ROW: numbers, PAYLOAD: tensor_array(payload)}))
+            columns = {ROW: numbers, PAYLOAD: tensor_array(payload)}
+            if texts is not None:
+                columns[TOKENS] = texts.next_tokens(len(payload))
+            writer.write(pa.table(columns))
             out.progress(int(np.searchsorted(rows, numbers[-1].as_py())) + 1, len(rows), "samples")
     writer.flush()
     stats = modality.fit(_train_payload(out, train), vocabulary, config)
     out.json(STATS_FILE, stats)
     measured: dict[str, Any] = {"train_rows": len(train), "shape": stats["shape"], "shards": writer.count}
+    if texts is not None:
+        with out.file(TOKENIZER_FILE) as path:
+            path.write_text(texts.tokenizer.json(), encoding="utf-8")
+        measured[CAPTIONS] = texts.measured()
     return out.artifact(rows=len(rows), measured=measured)
+
+
+class _Texts:
+    """The captions of all rows of the assignment as tokens, in its order, by a tokenizer of train rows."""
+
+    def __init__(self, config: TokenizerConfig, ingested: Artifact, assigned: Artifact) -> None:
+        self.tokenizer = fit(lambda: _captions(ingested, assigned, train_only=True), config)
+        self._left = _captions(ingested, assigned, train_only=False)
+        self._num_cut = 0
+
+    def next_tokens(self, count: int) -> pa.Array:
+        """Of the next `count` rows."""
+        captions = list(itertools.islice(self._left, count))
+        assert len(captions) == count, "there is a caption for each row"
+        tokens, num_cut = self.tokenizer.encode(captions)
+        self._num_cut += num_cut
+        return tensor_array(tokens)
+
+    def measured(self) -> dict[str, int]:
+        """Number of tokens, the length that captions are stored in, and how many were cut."""
+        shape = self.tokenizer.shape
+        return {"vocabulary": shape.vocabulary, "length": shape.length, "cut": self._num_cut}
+
+
+def _captions(ingested: Artifact, assigned: Artifact, *, train_only: bool) -> Iterator[str]:
+    for kept, found in side_by_side(ingested, assigned.batches(ASSIGNMENT_FILE, [ROW, SPLIT]), [TEXT]):
+        column = found[TEXT]
+        if column.null_count:
+            raise RequestError(
+                "normalize.captions: there are images without a caption, which clean.captions=true rejects; set "
+                "ingest.captions=true in place of both"
+            )
+        yield from (column.filter(pc.equal(kept[SPLIT], TRAIN)) if train_only else column).to_pylist()
 
 
 def _transformed(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ssl_tasks import methods, modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
+from ssl_tasks.modalities.captions import CAPTIONS
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.store.references import resolve
@@ -47,7 +48,8 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
     stopped goes on from its newest checkpoint.
 
     Raises:
-        RequestError: the batch is larger than the data, or the cluster cannot hold the workers.
+        RequestError: the batch is larger than the data, the method needs captions and the data has none, or the cluster
+            cannot hold the workers.
         StageError: the loss became NaN, the features collapsed, or workers kept failing.
     """
     from ssl_tasks.cluster.train import train
@@ -71,6 +73,7 @@ def make_job(
         RequestError: the batch is larger than the data, or options do not go together.
     """
     from ssl_tasks.training.job import Job
+    from ssl_tasks.training.setup import require_captions
 
     check(config)
     view_names = methods.view_policies(config.method.options(), config.modality)
@@ -79,7 +82,13 @@ def make_job(
         if config.init_from
         else None
     )
+<<<<<<< HEAD
     job = Job(config, out, normalized, split, augmented, view_names, initial, until)
+=======
+    reads_text = CAPTIONS in methods.spec(config.method.name).needs
+    job = Job(config, out, normalized, split, augmented, view_names, initial, reads_text)
+    require_captions(config, job.text_shape)
+>>>>>>> help-pairs
     assert job.plan.steps_per_epoch > 0  # the plan refuses a batch larger than the data
     return job
 

@@ -11,8 +11,9 @@ import numpy as np
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
+from ssl_tasks.modalities.captions import CAPTIONS, TextShape
 from ssl_tasks.policy import Views
-from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TRAIN, VAL, VIEWS_FILE
+from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TOKENS, TRAIN, VAL, VIEWS_FILE
 from ssl_tasks.shards import Shards
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
@@ -36,8 +37,13 @@ class Job:
     """Policies of the method's views, so that the feed can be laid out before torch is imported."""
     initial: Artifact | None = None
     """Encoder to start from."""
+<<<<<<< HEAD
     until: int | None = None
     """Step to pause at, with a checkpoint, before the schedule's end: one of `health_steps`. None: train to the end."""
+=======
+    reads_text: bool = False
+    """Whether the method needs captions."""
+>>>>>>> help-pairs
 
     @property
     def partial(self) -> str:
@@ -78,6 +84,17 @@ class Job:
         return _shards(self.normalized)
 
     @property
+    def tokens(self) -> Shards:
+        """The captions' token ids, mapped once per process."""
+        return _tokens(self.normalized)
+
+    @property
+    def text_shape(self) -> TextShape | None:
+        """Of the captions' token ids; None where the data was normalized without captions."""
+        found = self.normalized.measured.get(CAPTIONS)
+        return TextShape(found["vocabulary"], found["length"]) if found else None
+
+    @property
     def plan(self) -> Plan:
         """Which rows each step sees.
 
@@ -114,6 +131,11 @@ class Job:
 @functools.lru_cache(maxsize=4)
 def _shards(normalized: Artifact) -> Shards:
     return Shards.open(normalized)
+
+
+@functools.lru_cache(maxsize=4)
+def _tokens(normalized: Artifact) -> Shards:
+    return Shards.open(normalized, TOKENS)
 
 
 @functools.lru_cache(maxsize=4)

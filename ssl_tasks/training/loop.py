@@ -239,4 +239,5 @@ def _parts(batch: Batch, count: int) -> list[Batch]:
         return [batch]
     views = [view.chunk(count) for view in batch.views]
     positions, keys = batch.positions.chunk(count), batch.keys.chunk(count)
-    return [Batch([view[i] for view in views], positions[i], keys[i]) for i in range(count)]
+    texts = [None] * count if batch.text is None else batch.text.chunk(count)
+    return [Batch([view[i] for view in views], positions[i], keys[i], texts[i]) for i in range(count)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import shutil
 import sys
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import nn
 
 from ssl_tasks import methods
 from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
-from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, SPEED_FILE
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, SPEED_FILE, TOKENIZER_FILE
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.probe import geometry
@@ -31,6 +32,9 @@ def write_results(trainer: Trainer, seconds: float) -> None:
         save_weights(backbone.float(), path)
     with job.out.file("initial.safetensors") as path:
         save_file({name: tensor.contiguous() for name, tensor in trainer.random_weights.items()}, path)
+    if job.reads_text:
+        with job.out.file(TOKENIZER_FILE) as path:
+            shutil.copyfile(job.normalized.path(TOKENIZER_FILE), path)
     job.out.json(ENCODER_FILE, _info(job, backbone).model_dump(mode="json"))
     job.out.table(METRICS_FILE, _table(trainer.history))
     job.out.table(HEALTH_FILE, _table(trainer.health))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ssl_tasks.backbones import build_backbone
 from ssl_tasks.encoder import EncoderInfo, load_weights
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, TrainStats, refuse_coupled
+from ssl_tasks.modalities.captions import CAPTIONS, TextShape
 from ssl_tasks.policy import BASE, PLAIN, Views
 from ssl_tasks.training.collectives import convert_sync_batchnorm
 from ssl_tasks.training.config import PretrainConfig
@@ -49,7 +51,7 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
     random_weights = _copy(backbone)
     if job.initial is not None:
         _start_from(backbone, job)
-    method = _method(config, backbone, shape)
+    method = _method(config, backbone, shape, job.text_shape)
     if job.initial is None:  # with what the method has fixed, such as a ViT's positions, which the encoder has too
         random_weights = _copy(backbone)
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
@@ -61,13 +63,23 @@ def _copy(backbone: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
 
 
-def rehearse(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[str, ...], views: Views) -> None:
+def rehearse(
+    config: PretrainConfig,
+    shape: tuple[int, ...],
+    view_names: tuple[str, ...],
+    views: Views,
+    text: TextShape | None = None,
+) -> None:
     """Put backbone and method together for inputs of `shape`, and throw them away.
 
+    Args:
+        text: of the captions, where the data has some.
+
     Raises:
-        RequestError: backbone, method, size, views and batch do not fit each other.
+        RequestError: backbone, method, size, views, captions and batch do not fit each other.
     """
-    method = _method(config, _backbone(config, shape, view_names, views), shape)
+    require_captions(config, text)
+    method = _method(config, _backbone(config, shape, view_names, views), shape, text)
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
     if config.rows_in_statistics == 1:
         _refuse_single_row(config, method.backbone, shape)
@@ -83,6 +95,19 @@ def _refuse_single_row(config: PretrainConfig, backbone: nn.Module, shape: tuple
             f"pretrain.batch_size: {config.batch_size} rows leave each worker's part one, and the batch norms of "
             f"{config.backbone} cannot take a single row ({error}); use a larger batch, or pretrain.sync_batch_norm"
         ) from error
+
+
+def require_captions(config: PretrainConfig, text: TextShape | None) -> None:
+    """Refuse a method of images and captions for data without captions.
+
+    Raises:
+        RequestError: names the key that says that there are some.
+    """
+    if text is None and CAPTIONS in methods.spec(config.method.name).needs:
+        raise RequestError(
+            f"pretrain.method.name: {config.method.name} learns from images with captions; set ingest.captions=true if "
+            "the data has some (ingest.text_column of a list or data set, .txt beside the images in tars)"
+        )
 
 
 def _backbone(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[str, ...], views: Views) -> nn.Module:
@@ -102,11 +127,12 @@ def _backbone(config: PretrainConfig, shape: tuple[int, ...], view_names: tuple[
     return backbone
 
 
-def _method(config: PretrainConfig, backbone: nn.Module, shape: tuple[int, ...]) -> Method:
-    options = methods.resolve(config.method.options(), config.modality)
+def _method(config: PretrainConfig, backbone: nn.Module, shape: tuple[int, ...], text: TextShape | None) -> Method:
+    options, found = methods.resolve(config.method.options(), config.modality), methods.spec(config.method.name)
+    more: dict[str, Any] = {"text": text} if CAPTIONS in found.needs else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed + 1)
-        return methods.spec(config.method.name).method(options, backbone, shape)
+        return found.method(options, backbone, shape, **more)
 
 
 def _view_sides(view_names: tuple[str, ...], views: Views) -> dict[str, int]:
@@ -238,4 +264,4 @@ def as_input(batch: Batch, layout: str, precision: str) -> Batch:
         if layout == "channels_last" and view.ndim == 4:
             view = view.contiguous(memory_format=torch.channels_last)
         views.append(view)
-    return Batch(views, batch.positions, batch.keys)
+    return dataclasses.replace(batch, views=views)

@@ -15,6 +15,7 @@ from torch import Tensor
 from ssl_tasks.methods.base import Batch
 from ssl_tasks.policy import PLAIN
 from ssl_tasks.randomness import mix, row_keys, stream_key
+from ssl_tasks.schema import TEXT
 from ssl_tasks.training.job import Job
 
 ROWS = "rows"
@@ -24,13 +25,15 @@ def make_views(job: Job, step: int, rank: int, world: int) -> dict[str, np.ndarr
     """What the feed gives for one rank in one step, in the stored dtype.
 
     Returns:
-        `positions` and `keys` (B,) int64; and `view0`, ... (B, ...), or with `augment_on: device` the stored `rows`,
-        which `to_batch` makes the views from.
+        `positions` and `keys` (B,) int64; `text` (B, L) uint16 where the method needs captions; and `view0`, ...
+        (B, ...), or with `augment_on: device` the stored `rows`, which `to_batch` makes the views from.
     """
     positions = job.plan.rows(step, rank, world)
     payload = torch.from_numpy(job.shards.take(positions))
     keys = row_keys(job.config.seed, step, torch.from_numpy(positions))
     made = {"positions": positions, "keys": keys.numpy()}
+    if job.reads_text:
+        made[TEXT] = job.tokens.take(positions)
     if job.config.augment_on == "device":
         return {**made, ROWS: payload.numpy()}
     for number, view in enumerate(_views(job, payload, keys)):
@@ -59,6 +62,7 @@ def to_batch(made: dict[str, np.ndarray], job: Job, stats: dict[str, Any], devic
         views=[job.modality.to_input(view, stats) for view in views],
         positions=_move(made["positions"], device),
         keys=keys,
+        text=_move(made[TEXT], device).long() if TEXT in made else None,
     )
 
 

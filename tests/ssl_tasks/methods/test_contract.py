@@ -4,12 +4,14 @@ import copy
 
 import pytest
 import torch
+from tests_ranks import some_text, text_of
 from torch import Tensor
 
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.methods import names, spec
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, TrainStats
 from ssl_tasks.methods.rbm import NEEDS
+from ssl_tasks.modalities.captions import CAPTIONS
 from ssl_tasks.randomness import row_keys
 
 INPUTS = {"image": ((3, 10, 10), "test_resnet"), "tabular": ((7,), "mlp:16x2")}
@@ -37,7 +39,7 @@ def make(name: str, modality: str, seed: int = 0) -> Method:
     backbone, shape = backbone_of(name, modality, seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        method = spec(name).method(narrow(name, modality), backbone, shape)
+        method = spec(name).method(narrow(name, modality), backbone, shape, **text_of(spec(name)))
     sample, positions = samples(50, modality, seed=9), torch.arange(NUM_TRAIN)
     method.prepare(TrainStats(NUM_TRAIN, sample, positions, NORMALIZATION))
     return method.train()
@@ -55,7 +57,8 @@ def make_batch(name: str, modality: str, step: int = 0, dtype: torch.dtype = tor
         plain if policy == "plain" else plain + 0.3 * samples(NUM_ROWS, modality, seed=2 + number)
         for number, policy in enumerate(policies)
     ]
-    return Batch([view.to(dtype) for view in views], positions, row_keys(0, step, positions))
+    text = some_text(NUM_ROWS) if CAPTIONS in spec(name).needs else None
+    return Batch([view.to(dtype) for view in views], positions, row_keys(0, step, positions), text)
 
 
 def backbone_of(name: str, modality: str, seed: int = 0) -> tuple[torch.nn.Module, tuple[int, ...]]:
@@ -150,7 +153,7 @@ def test_steps_of_a_phase_on_one_batch_lower_its_loss(case):
 def test_state_dict_round_trip_is_exact(case):
     method, other = make(*case), make(*case, seed=5)
     loss_of(method, make_batch(*case)).backward()  # batch norm statistics have moved
-    unprepared = spec(case[0]).method(narrow(*case), *backbone_of(*case, seed=6))
+    unprepared = spec(case[0]).method(narrow(*case), *backbone_of(*case, seed=6), **text_of(spec(case[0])))
     expected = loss_of(copy.deepcopy(method), make_batch(*case, step=1))
     for target in (other, unprepared):
         target.load_state_dict(copy.deepcopy(method.state_dict()))
