@@ -19,6 +19,7 @@ from ssl_tasks.backbones import Pool
 from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, MethodConfig, MethodSpec, TrainStats, ViewSpec, refuse_few_rows
 from ssl_tasks.methods.objectives import KEY, Objectives, default_objectives
+from ssl_tasks.modalities.captions import CAPTIONS
 from ssl_tasks.randomness import mix, stream_key
 
 
@@ -36,6 +37,8 @@ class CombinedConfig(MethodConfig):
         """
         for name in self.objectives:
             _require_one_phase(name, methods.spec(name).method.phases)
+            if CAPTIONS in methods.spec(name).needs:
+                raise RequestError(f"{KEY}.{name}: {name} learns from captions and cannot be one of several objectives")
         return {name: methods.configure(part.options(name), f"{KEY}.{name}") for name, part in self.objectives.items()}
 
 

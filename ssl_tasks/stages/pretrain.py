@@ -55,7 +55,8 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
     from ssl_tasks.cluster.train import train
 
     job = make_job(config, out, normalized, split, augmented)
-    measured = train(job, os.environ.get("RAY_ADDRESS"))
+    warnings = check_rows(config, len(job.plan.positions))
+    measured = train(job, os.environ.get("RAY_ADDRESS")) | ({"warnings": warnings} if warnings else {})
     return out.artifact(rows=len(job.plan.positions), measured=measured)
 
 
@@ -82,13 +83,9 @@ def make_job(
         if config.init_from
         else None
     )
-<<<<<<< HEAD
-    job = Job(config, out, normalized, split, augmented, view_names, initial, until)
-=======
     reads_text = CAPTIONS in methods.spec(config.method.name).needs
-    job = Job(config, out, normalized, split, augmented, view_names, initial, reads_text)
+    job = Job(config, out, normalized, split, augmented, view_names, initial, until, reads_text)
     require_captions(config, job.text_shape)
->>>>>>> help-pairs
     assert job.plan.steps_per_epoch > 0  # the plan refuses a batch larger than the data
     return job
 

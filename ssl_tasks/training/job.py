@@ -37,13 +37,10 @@ class Job:
     """Policies of the method's views, so that the feed can be laid out before torch is imported."""
     initial: Artifact | None = None
     """Encoder to start from."""
-<<<<<<< HEAD
     until: int | None = None
     """Step to pause at, with a checkpoint, before the schedule's end: one of `health_steps`. None: train to the end."""
-=======
     reads_text: bool = False
     """Whether the method needs captions."""
->>>>>>> help-pairs
 
     @property
     def partial(self) -> str:
