@@ -24,7 +24,7 @@ from ssl_tasks.schema import GROUP_ID, LABEL, PREDICTIONS_FILE, ROW, SAMPLE_ID, 
 from ssl_tasks.transfer.bootstrap import Float, interval, replicates, seed_weights
 from ssl_tasks.transfer.metrics import weighted
 
-COLUMNS = ["strategy", "method", "label_fraction", "seed", ROW, "predicted", "likelihood"]
+COLUMNS = ["strategy", "method", "label_fraction", "seed", ROW, "predicted", "likelihood", "confidence"]
 Budget = tuple[str, float]
 """Strategy and label fraction."""
 
@@ -109,6 +109,8 @@ class Fitted:
     predicted: list[str]
     likelihood: Float
     """(R,) probability of the true class."""
+    confidence: Float
+    """(R,) probability of the predicted class."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,8 @@ def load(transfer: Artifact, rows: Int) -> dict[Budget, dict[int, Fitted]]:
         same = [pc.equal(table[name], value) for name, value in key.items()]
         fit = table.filter(pc.and_(pc.and_(same[0], same[1]), same[2]))
         fit = fit.take(pc.index_in(pa.array(rows), fit[ROW].combine_chunks()))
-        likelihood = fit["likelihood"].to_numpy()
-        found[key["strategy"], key["label_fraction"]][key["seed"]] = Fitted(fit["predicted"].to_pylist(), likelihood)
+        answers = (fit["likelihood"].to_numpy(), fit["confidence"].to_numpy())
+        found[key["strategy"], key["label_fraction"]][key["seed"]] = Fitted(fit["predicted"].to_pylist(), *answers)
     return dict(found)
 
 
@@ -181,7 +183,7 @@ def compare(
     return lines
 
 
-def _encoded(labels: list[str], fits: Sequence[Fitted]) -> tuple[Int, list[tuple[Int, Float]], list[str]]:
+def _encoded(labels: list[str], fits: Sequence[Fitted]) -> tuple[Int, list[tuple[Int, Float, Float]], list[str]]:
     """Class numbers of labels and of all predictions, and the sorted classes that they number."""
     classes = sorted({*labels, *(name for fit in fits for name in fit.predicted)})
     number = {name: place for place, name in enumerate(classes)}
@@ -189,7 +191,7 @@ def _encoded(labels: list[str], fits: Sequence[Fitted]) -> tuple[Int, list[tuple
     def codes(names: list[str]) -> Int:
         return np.array([number[name] for name in names], np.int64)
 
-    return codes(labels), [(codes(fit.predicted), fit.likelihood) for fit in fits], classes
+    return codes(labels), [(codes(fit.predicted), fit.likelihood, fit.confidence) for fit in fits], classes
 
 
 def changes(matched: Matched, old: Mapping[int, Fitted], new: Mapping[int, Fitted], most: int) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def changes(matched: Matched, old: Mapping[int, Fitted], new: Mapping[int, Fitte
     seeds = sorted(set(old) & set(new))
     labels, outcomes, classes = _encoded(matched.labels, [side[number] for number in seeds for side in (old, new)])
     size = len(classes)
-    before, after = (np.stack([predicted for predicted, _ in outcomes[place::2]]) for place in (0, 1))
+    before, after = (np.stack([predicted for predicted, *_ in outcomes[place::2]]) for place in (0, 1))
     totals = np.bincount(labels, minlength=size) * len(seeds)
     shares = []
     for predicted in (before, after):

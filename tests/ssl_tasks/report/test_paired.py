@@ -95,7 +95,7 @@ MATCHED = Matched(np.arange(5), np.arange(5), LABELS, np.array([0, 0, 1, 2, 3]),
 
 
 def fits(*predicted: str) -> dict[int, Fitted]:
-    return {seed: Fitted(list(names), np.full(5, 0.5)) for seed, names in enumerate(predicted)}
+    return {seed: Fitted(list(names), np.full(5, 0.5), np.full(5, 0.5)) for seed, names in enumerate(predicted)}
 
 
 def test_differences_are_those_of_a_bootstrap_written_as_a_loop() -> None:
