@@ -48,10 +48,10 @@ def require_whole_patches(backbone: nn.Module, name: str, input_shape: tuple[int
         return
     for side, patch in zip(input_shape[1:], embed.patch_size, strict=True):
         if side % patch:
-            lower = side // patch * patch
+            multiples = [size for size in (side // patch * patch, (side // patch + 1) * patch) if size > 0]
             raise RequestError(
                 f"pretrain.backbone: {name} cuts images into patches of {patch} px, and {side} px are no multiple of "
-                f"that; set normalize.size={lower} or {lower + patch}, or take another patch size"
+                f"that; set normalize.size={' or '.join(map(str, multiples))}, or take another patch size"
             )
 
 

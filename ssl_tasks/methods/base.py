@@ -76,8 +76,7 @@ class Method(nn.Module):
     """Whether a row's loss depends on other rows (negatives): then a batch cannot be accumulated in parts."""
     least_rows: ClassVar[int] = 1
     """Fewest rows that may share batch statistics. A head's batch norm cannot take one row, and of two it makes -1 and
-    1 whatever they are, so that nothing below it learns: methods with such heads need 3 rows, or 2 that bring two views
-    to it at once."""
+    1 whatever they are: methods with such heads need 3 rows, or 2 that bring two views to it at once."""
 
     backbone: nn.Module
     """What transfers: input -> (B, num_features)."""
