@@ -112,8 +112,8 @@ def test_the_public_surface_is_frozen() -> None:
 
 METHODS = [
     *("aae", "autoencoder", "barlow_twins", "bigan", "byol", "colorization", "context_prediction",),
-    *("contractive", "contrastive_autoencoder", "cpc", "dae", "deepcluster", "diffusion", "dino", "gan",),
-    *("ijepa", "inpainting", "instance_discrimination", "jigsaw", "mae", "moco", "moco_v3", "rbm",),
+    *("combined", "contractive", "contrastive_autoencoder", "cpc", "dae", "deepcluster", "diffusion", "dino", "gan",),
+    *("ibot", "ijepa", "inpainting", "instance_discrimination", "jigsaw", "mae", "moco", "moco_v3", "rbm",),
     *("rotation", "scarf", "simclr", "simmim", "simsiam", "sparse_autoencoder", "swav", "two_encoders",),
     *("vae", "vicreg",),
 ]  # fmt: skip
