@@ -113,9 +113,9 @@ def test_the_public_surface_is_frozen() -> None:
 
 
 METHODS = [
-    *("aae", "autoencoder", "barlow_twins", "bigan", "byol", "clip", "colorization", "context_prediction",),
+    *("aae", "autoencoder", "barlow_twins", "bigan", "byol", "clip", "colorization", "combined", "context_prediction",),
     *("contractive", "contrastive_autoencoder", "cpc", "dae", "deepcluster", "diffusion", "dino", "gan",),
-    *("ijepa", "inpainting", "instance_discrimination", "jigsaw", "mae", "moco", "moco_v3", "rbm",),
+    *("ibot", "ijepa", "inpainting", "instance_discrimination", "jigsaw", "mae", "moco", "moco_v3", "rbm",),
     *("rotation", "scarf", "siglip", "simclr", "simmim", "simsiam", "sparse_autoencoder", "swav", "two_encoders",),
     *("vae", "vicreg",),
 ]  # fmt: skip

@@ -30,6 +30,17 @@ RECIPES: dict[str, dict[str, Any]] = {
     "moco": {"method": {"name": "moco", "queue_size": 50}, "backbone": "test_resnet"},
     "dae": {"method": "dae", "backbone": "test_resnet"},
     "scarf": {"method": "scarf", "backbone": "mlp:32x2", "modality": "tabular"},
+    "ibot": {
+        "method": {"name": "ibot", "num_local": 1, "out_dim": 32, "hidden_dim": 16, "bottleneck_dim": 8},
+        "backbone": "test_vit",
+    },
+    "combined": {
+        "method": {
+            "name": "combined",
+            "objectives": {"moco": {"queue_size": 50}, "rotation": {"loss_weight": 0.5}, "byol": {"hidden_dim": 16}},
+        },
+        "backbone": "test_resnet",
+    },
     "aae": {"method": {"name": "aae", "feature_weight": 0.1}, "backbone": "mlp:32x2", "modality": "tabular"},
 }
 COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_checks": 2, "max_steps": 50}
