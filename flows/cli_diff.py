@@ -17,6 +17,9 @@ from ssl_tasks.errors import RequestError
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Run id or its start.")]
 
 
+TRANSFER = ("strategy", "labels", "old", "new")
+
+
 def diff(
     old: RunId,
     new: RunId,
@@ -56,7 +59,7 @@ def _tell(out: Out, found: dict[str, Any]) -> None:
     if rows:
         _table(out, ["recipe key", "old", "new"], rows)
     stages = [[line["name"], *_took(line), line["why"] or "shared"] for line in found["stages"]]
-    _table(out, ["stage", "old", "new", "why it differs"], stages)
+    _table(out, ["stage", "old", "new", "why"], stages)
     changed = [data_row(line) for line in found["data"]["lines"] if line["old"] != line["new"]]
     if changed:
         cells = [[line["what"], line["old"], line["new"], line["change"]] for line in changed]
@@ -65,10 +68,10 @@ def _tell(out: Out, found: dict[str, Any]) -> None:
         print_line(out.console, "data: the same rows in the same splits")
     lines = [transfer_row(line) for line in found["transfer"]["lines"]]
     if lines:
-        cells = [
-            [line[key] for key in ("strategy", "labels", "old", "new", "difference", "judgement")] for line in lines
+        told = [
+            [*(line[key] for key in TRANSFER), f"{line['difference']} {line['judgement']}".strip()] for line in lines
         ]
-        _table(out, ["transfer", "labels", "old", "new", "new - old [95%]", ""], cells, right=["old", "new"])
+        _table(out, ["transfer", "labels", "old", "new", "new - old [95%]"], told, right=["old", "new"])
     print_whole(out.console, found["transfer"]["headline"])
     for note in found["transfer"]["notes"]:
         if note != found["transfer"]["headline"]:

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from flows.execution import Listener
 from flows.plan import Planned
 from flows.progress import ProgressLine
 from flows.summary import METRIC_COLUMNS, duration, metric_cells, metric_rows, set_aside, verdict
+from flows.tables import print_table
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, StageRecord
 
@@ -114,17 +113,6 @@ def summarize(console: Console, record: RunRecord) -> None:
 def print_whole(console: Console, text: str) -> None:
     """A line that is never cut or broken: paths and commands are there to be copied."""
     console.print(Text(text), soft_wrap=True)
-
-
-def print_table(console: Console, names: Sequence[str], rows: list[list[str]], right: Collection[str] = ()) -> None:
-    """A table without borders that folds its cells in a narrow window; `right` are the columns of numbers."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for place, name in enumerate(names):
-        # the first column is never folded: ids are there to be copied
-        table.add_column(Text(name), overflow="fold", justify="right" if name in right else "left", no_wrap=place == 0)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    console.print(table)
 
 
 def plan_table(console: Console, plan: list[Planned]) -> None:

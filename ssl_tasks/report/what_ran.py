@@ -16,9 +16,9 @@ from ssl_tasks.report.bars import Bar, bars
 from ssl_tasks.report.charts import Figure
 from ssl_tasks.report.dag import Node, picture
 from ssl_tasks.report.figures import Series, line_chart, linear_axis
-from ssl_tasks.schema import SPEED_FILE
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import load_run, run_ids
+from ssl_tasks.training.timing import SPEED_FILE
 
 NEWEST = 20
 """Run records that are looked at for the one that is being written: the newest, unless others started meanwhile."""

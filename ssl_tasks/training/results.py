@@ -17,10 +17,11 @@ from torch import nn
 
 from ssl_tasks import methods
 from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
-from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, SPEED_FILE, TOKENIZER_FILE
+from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, TOKENIZER_FILE
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.probe import geometry
+from ssl_tasks.training.timing import SPEED_FILE
 
 
 def write_results(trainer: Trainer, seconds: float) -> None:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+SPEED_FILE = "speed.parquet"
+"""`Clock.steps`, a file of the pretrain artifact; times, and so no part of its data."""
 FEED, COMPUTE, HEALTH, CHECKPOINT = "feed", "compute", "health", "checkpoint"
 PARTS = (FEED, COMPUTE, HEALTH, CHECKPOINT)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from flows.console import RunConsole, print_line, summarize
+from flows.console import RunConsole, print_line, print_table, summarize
 from flows.execution import Execution
 from flows.progress import ProgressLine
 from flows.summary import duration, percent
@@ -101,3 +101,33 @@ def test_durations(seconds: float | None, text: str) -> None:
 )
 def test_percentages(value: float | None, text: str) -> None:
     assert percent(value) == text
+
+
+def test_in_a_narrow_window_the_long_texts_go_below_and_no_word_is_broken() -> None:
+    names = ["run", "state", "stages", "took", "error"]
+    rows = [
+        [
+            "20260101-120000-digits-abcd",
+            "interrupted",
+            "10 ran, 0 cached",
+            "5 min 32 s",
+            "the node timed out during startup",
+        ],
+        ["20260101-120001-digits-abcd", "completed", "1 ran, 9 cached", "2.0 s", ""],
+    ]
+    for width, below in ((60, True), (76, True), (160, False)):
+        target, stream = console(width=width)
+        print_table(target, names, rows, right=["took"])
+        lines = stream.getvalue().splitlines()
+        assert all(len(line.rstrip()) <= width for line in lines)
+        words = stream.getvalue().split()
+        assert {"interrupted", "completed", "startup", "20260101-120000-digits-abcd"} <= set(words)
+        assert any(line.startswith("  error: the node timed out during startup") for line in lines) == below
+        assert stream.getvalue().count("error") == 1
+
+
+def test_cells_are_not_read_as_markup() -> None:
+    for width in (20, 80):
+        target, stream = console(width=width)
+        print_table(target, ["a", "b", "why"], [["x", "y", "class [bold]cat[/bold] and more"]])
+        assert "[bold]cat[/bold]" in stream.getvalue()

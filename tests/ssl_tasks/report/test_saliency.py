@@ -28,12 +28,12 @@ def test_only_what_the_encoder_looks_at_matters() -> None:
     assert np.isclose(found[1, 4], turned / 4)
 
 
+@torch.no_grad()
 def test_the_map_is_that_of_plain_loops() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(3 * 18 * 18, 5)).double()
     image = torch.randn(2, 20, 20, dtype=torch.float64)
-    with torch.inference_mode():
-        found = effect(network, image)
+    found = effect(network, image)
     edges = [0, 2, 5, 8, 10, 12, 15, 18, 20]
     whole = network(image[None])[0]
     naive = np.zeros((8, 8))
