@@ -111,10 +111,10 @@ def test_captions_are_found_again_and_a_stopped_run_ends_with_the_same_bits(name
     options = {"epochs": 40, "optimizer": {"lr": 0.01}, "checkpoint_every_steps": 50}
     whole = train(make_job(name, **options))
     recall, loss = whole.history["recall_at_1"], whole.history["loss"]
-    assert np.mean(recall[-9:]) > 0.5 > 2 * np.mean(recall[:3])  # 18 captions a batch, of which there are 18 kinds
+    assert np.mean(recall[-9:]) > 0.4 > 2 * np.mean(recall[:2])  # 18 captions a batch, of 9 kinds: 0.11 at chance
     assert np.mean(loss[-9:]) < 0.8 * np.mean(loss[:3])
     job = make_job(name, **options)
-    train(job, stop=70)
+    train(job, stop=60)
     again = train(job)
     assert again.resumed_at == 50
     assert again.history == whole.history
