@@ -16,7 +16,7 @@ ONLY_IN_TEST = "zyzzyva"
 
 def caption_of(number: int) -> str:
     colour, shape = list(COLOURS)[number % 3], SHAPES[number // 3 % 3]
-    return f"A {colour} {shape}" if number % 2 else f"this is a {shape}, and it is {colour}"
+    return f"A {colour} {shape}" if number % 3 else f"this is a {shape}, and it is {colour}"
 
 
 def picture(number: int) -> Image.Image:

