@@ -93,6 +93,24 @@ def require_fitting_method(recipe: Recipe) -> None:
     rehearse(pretrain, (channels, normalize.size, normalize.size), names, views)
 
 
+def require_fitting_strategies(recipe: Recipe) -> None:
+    """Refuse strategies and options that do not go with the backbone; see `require_fitting_method` for channels."""
+    pretrain, normalize, transfer = (getattr(recipe, name, None) for name in ("pretrain", "normalize", "transfer"))
+    if pretrain is None or normalize is None or transfer is None or pretrain.modality != "image":
+        return
+    from ssl_tasks.transfer import checks
+
+    if not checks.needed(transfer.strategies):
+        return
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer.base import Blueprint
+
+    channels = normalize.channels if isinstance(normalize.channels, int) else 3
+    shape = (channels, normalize.size, normalize.size)
+    backbone = build_backbone(pretrain.backbone, modality="image", input_shape=shape, stem=pretrain.stem)
+    checks.check(transfer.strategies, Blueprint(backbone, transfer))
+
+
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
     for entry in to_run:
@@ -101,6 +119,8 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     if any(entry.name == "pretrain" for entry in to_run):
         require_used_policies(recipe)
         require_fitting_method(recipe)
+    if any(entry.name == "transfer" for entry in to_run):
+        require_fitting_strategies(recipe)
 
 
 @dataclass(frozen=True)

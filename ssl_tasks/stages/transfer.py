@@ -8,33 +8,25 @@ val. Differences carry 95% intervals from a bootstrap over seeds and test groups
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
 
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.config import Config, execution
-from ssl_tasks.policy import BASE, ResolvedPolicy, Views
+from ssl_tasks.config import execution
 from ssl_tasks.schema import (
     COMPARISONS_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
     PRETRAINED_FILE,
     RANDOM_INIT_FILE,
-    STATS_FILE,
     TRANSFER,
-    VIEWS_FILE,
 )
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
-from ssl_tasks.transfer.from_scratch import ScratchConfig
+from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.tables import CHOICES, CHOICES_FILE, COMPARISONS, PREDICTIONS, RANDOM_INIT
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from ssl_tasks.transfer.base import Context, IntArray
 
 MAX_SEED = 2**63
 MAX_SEEDS = 1000
@@ -43,7 +35,7 @@ Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 T = TypeVar("T")
 
 
-class TransferConfig(Config):
+class TransferConfig(Options):
     """Section `transfer`."""
 
     strategies: tuple[str, ...] = ("linear_probe", "knn")
@@ -54,7 +46,6 @@ class TransferConfig(Config):
     """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
-    scratch: ScratchConfig = ScratchConfig()
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval."""
     seed: Seed = 0
@@ -62,7 +53,7 @@ class TransferConfig(Config):
     workers: int = execution(0, ge=0)
     """Fits side by side, one thread each; 0 for one per core."""
     device: str = execution("auto")
-    """Where `from_scratch` trains: `auto` is a GPU where there is one."""
+    """Where networks are trained: `auto` is a GPU where there is one."""
 
     @field_validator("strategies")
     @classmethod
@@ -111,7 +102,10 @@ def run(
             out.table(name, schema.empty_table())
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
-    from ssl_tasks.transfer import data, evaluate, results
+    from ssl_tasks.device import pick
+    from ssl_tasks.transfer import checks, data, evaluate, results
+    from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split)
     method = pretrain.json("encoder.json")["method"]
@@ -120,8 +114,11 @@ def run(
         RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
     }
     plan = evaluate.Plan(config.strategies, config.label_fractions, config.seeds, config.metric, config.workers)
-    stop = threading.Event()
-    fits = evaluate.evaluate(plan, labelled, encoders, _context(config, normalize, pretrain, stop), stop)
+    stop, device = threading.Event(), pick(config.device, "transfer.device")
+    context = make_context(config, normalize, pretrain, labelled.train, device, stop)
+    if checks.needed(config.strategies):
+        checks.check(config.strategies, Blueprint(context.build(0), config))
+    fits = evaluate.evaluate(plan, labelled, encoders, context, stop)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     out.table(METRICS_FILE, metrics)
@@ -143,53 +140,6 @@ def run(
             "fit_seconds": results.fit_seconds(fits),
         },
     )
-
-
-def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, stop: threading.Event) -> Context:
-    """What `from_scratch` needs. The policy is that of the encoder's own training, found through its parents."""
-    import torch
-
-    from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.device import pick
-    from ssl_tasks.modalities import modality
-    from ssl_tasks.shards import Shards
-    from ssl_tasks.transfer.base import Context
-
-    info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
-    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), _policy(pretrain)
-    device, building = pick(config.device, "transfer.device"), threading.Lock()
-
-    def payload(positions: IntArray) -> Tensor:
-        if stop.is_set():
-            raise InterruptedError("the transfer was stopped")  # ends the fits that still run beside a failed one
-        return torch.from_numpy(shards.take(positions)).to(device)
-
-    def build(seed: int) -> nn.Module:
-        with building:  # initialization borrows torch's global generator
-            shape = tuple(info["input_shape"])
-            return build_backbone(
-                info["backbone"],
-                modality=info["modality"],
-                input_shape=shape,
-                stem=info["stem"],
-                pool=info.get("pool", "network"),
-                seed=seed,
-                view_sides={"augment.size": policy.size} if policy.size else {},
-            )
-
-    return Context(
-        payload=payload,
-        augment=lambda batch, keys: kind.augment(batch, policy, keys),
-        to_input=lambda batch: kind.to_input(batch, stats),
-        build=build,
-        scratch=config.scratch,
-    )
-
-
-def _policy(pretrain: Artifact) -> ResolvedPolicy:
-    store = pretrain.store
-    augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
-    return Views.model_validate(augment.json(VIEWS_FILE)).policy(BASE)
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:

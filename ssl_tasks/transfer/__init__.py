@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 STRATEGIES = {
     "linear_probe": "ssl_tasks.transfer.linear_probe",
     "knn": "ssl_tasks.transfer.knn",
+    "fine_tune": "ssl_tasks.transfer.fine_tune",
+    "last_layers": "ssl_tasks.transfer.last_layers",
+    "gradual_unfreezing": "ssl_tasks.transfer.gradual_unfreezing",
+    "layer_decay": "ssl_tasks.transfer.layer_decay",
+    "lp_ft": "ssl_tasks.transfer.lp_ft",
+    "lora": "ssl_tasks.transfer.lora",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""

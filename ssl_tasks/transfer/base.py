@@ -9,7 +9,7 @@ scored once, by the final fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from ssl_tasks.transfer.metrics import score
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ssl_tasks.transfer.from_scratch import ScratchConfig
+    from ssl_tasks.transfer.options import Options
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -40,7 +40,19 @@ class Context:
     """Payload to normalized float input."""
     build: Callable[[int], nn.Module]
     """The encoder's architecture with fresh weights drawn from a seed: input -> (B, num_features)."""
-    scratch: ScratchConfig
+    networks: Mapping[str, Callable[[], nn.Module]]
+    """Name of the method, or `random_init`, to a maker of that encoder's network, each time a new one."""
+    train: IntArray
+    """Positions of all train rows, labelled or not."""
+    options: Options
+    method: str = ""
+    """Whose network the fit at hand reuses."""
+    features: FloatArray | None = None
+    """(N, D) embeddings of all rows by that network."""
+
+    def encoder(self) -> nn.Module:
+        """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
+        return self.networks[self.method]()
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,15 @@ def _same(train: FloatArray) -> Map:
 
 
 @dataclass(frozen=True)
+class Blueprint:
+    """What is known before there is an encoder."""
+
+    backbone: nn.Module
+    """The encoder's architecture."""
+    options: Options
+
+
+@dataclass(frozen=True)
 class Strategy:
     """One way to reuse an encoder: one file, and one line in `transfer/__init__.py`."""
 
@@ -91,6 +112,10 @@ class Strategy:
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload"] = "embeddings"
+    untrained: Literal["own", "from_scratch"] = "own"
+    """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
+    check: Callable[[Blueprint], None] | None = None
+    """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
     version: int = 1

@@ -21,7 +21,7 @@ from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, S
 from ssl_tasks.transfer.budgets import draw
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.metrics import score
-from ssl_tasks.transfer.tables import FROM_SCRATCH
+from ssl_tasks.transfer.tables import FROM_SCRATCH, RANDOM_INIT
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,22 @@ def evaluate(
     """
     budgets = {(f, seed): draw(data.splits, f, seed) for f in plan.fractions for seed in plan.seeds}
     fits: list[Fit] = []
+    positions = np.arange(data.splits.num_rows)
     with _one_thread_each(plan.workers, stop) as pool:
         for method, load in encoders.items():
             features = load()
+            reused = replace(context, method=method, features=features)
             for name in plan.strategies:
                 found = strategy(name)
-                rows = found.prepare(features[data.train])(features)
-                fits += _run(pool, found, method, rows, budgets, data, plan, context)
-        positions = np.arange(data.splits.num_rows)
-        fits += _run(pool, strategy(BASELINE), FROM_SCRATCH, positions, budgets, data, plan, context)
+                if method == RANDOM_INIT and found.untrained == BASELINE:
+                    continue
+                rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
+                fits += _run(pool, found, method, rows, budgets, data, plan, reused)
+        scratch = _run(pool, strategy(BASELINE), FROM_SCRATCH, positions, budgets, data, plan, context)
+    fits += scratch
+    for name in plan.strategies:
+        if strategy(name).untrained == BASELINE and RANDOM_INIT in encoders:  # it would be the same fits again
+            fits += [replace(fit, strategy=name, method=RANDOM_INIT, seconds=0.0) for fit in scratch]
     rank = {name: place for place, name in enumerate([*plan.strategies, BASELINE])}
     return sorted(fits, key=lambda fit: rank[fit.strategy])
 

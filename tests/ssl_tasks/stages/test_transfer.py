@@ -15,9 +15,9 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.policy import Policy, Views
 from ssl_tasks.schema import TRANSFER
-from ssl_tasks.stages import transfer as stage
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
+from ssl_tasks.transfer import context as context_module
 from ssl_tasks.transfer.tables import COMPARISONS, PREDICTIONS
 
 SMALL: dict[str, Any] = {
@@ -127,7 +127,7 @@ def test_order_of_fractions_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"strategies": ["lora"]}, "no transfer strategy 'lora'"),
+        ({"strategies": ["prompt"]}, "no transfer strategy 'prompt'"),
         ({"strategies": ["from_scratch"]}, "runs as a baseline"),
         ({"label_fractions": [0.0]}, "label_fractions.0"),
         ({"label_fractions": [1.5]}, "label_fractions.0"),
@@ -153,10 +153,12 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
 ) -> None:
     sections = {"ingest": {"path": str(shapes)}, "clean": {"near_duplicates": None}, "normalize": {"size": 32}}
     normalized = chain(store, sections | {"augment": {"size": 16}})["normalize"]
-    info = {"backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
+    info = {"method": "simclr", "backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
     pretrained: Any = SimpleNamespace(json=lambda name: info)
     policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
-    monkeypatch.setattr(stage, "_policy", lambda pretrain: policy)
-    context = stage._context(TransferConfig(), normalized, pretrained, threading.Event())
+    monkeypatch.setattr(context_module, "policy_of", lambda pretrain: policy)
+    context = context_module.make_context(
+        TransferConfig(), normalized, pretrained, np.arange(4), torch.device("cpu"), threading.Event()
+    )
     views = context.augment(context.payload(np.arange(2)), torch.arange(2))
     assert context.build(0)(context.to_input(views)).shape == (2, 192)
