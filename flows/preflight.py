@@ -93,22 +93,31 @@ def require_fitting_method(recipe: Recipe) -> None:
     rehearse(pretrain, (channels, normalize.size, normalize.size), names, views)
 
 
-def require_fitting_strategies(recipe: Recipe) -> None:
-    """Refuse strategies and options that do not go with the backbone; see `require_fitting_method` for channels."""
+def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = None) -> None:
+    """Refuse strategies and options that do not go with the backbone.
+
+    Before the data is `normalized` only images are judged, of three channels where these are the data's to say.
+    """
     pretrain, normalize, transfer = (getattr(recipe, name, None) for name in ("pretrain", "normalize", "transfer"))
-    if pretrain is None or normalize is None or transfer is None or pretrain.modality != "image":
+    if pretrain is None or normalize is None or transfer is None:
         return
     from ssl_tasks.transfer import checks
 
-    if not checks.needed(transfer.strategies):
+    if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
     from ssl_tasks.backbones import build_backbone
     from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.students import build_student
 
-    channels = normalize.channels if isinstance(normalize.channels, int) else 3
-    shape = (channels, normalize.size, normalize.size)
-    backbone = build_backbone(pretrain.backbone, modality="image", input_shape=shape, stem=pretrain.stem)
-    checks.check(transfer.strategies, Blueprint(backbone, transfer))
+    if normalized is None:
+        channels = normalize.channels if isinstance(normalize.channels, int) else 3
+        shape = [normalize.size, normalize.size, channels]
+    else:
+        shape = normalized.measured["shape"]
+    like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
+    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, **like)
+    student = build_student(transfer, **like) if transfer.distill.student else None
+    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
 
 
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
@@ -136,6 +145,7 @@ class Check:
 
 CHECKS = (
     Check("ingest", "transfer", require_labels),
+    Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("split", "transfer", require_test_labels),
 )

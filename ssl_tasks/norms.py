@@ -16,9 +16,14 @@ NORM_ROWS = 8192
 IntArray = NDArray[np.int64]
 
 
+def evenly(positions: IntArray, count: int) -> IntArray:
+    """At most `count` of the positions, evenly from all."""
+    return positions[np.linspace(0, len(positions) - 1, min(len(positions), count)).astype(np.int64)]
+
+
 def sample(positions: IntArray) -> IntArray:
     """At most `NORM_ROWS` of the positions, evenly from all."""
-    return positions[np.linspace(0, len(positions) - 1, min(len(positions), NORM_ROWS)).astype(np.int64)]
+    return evenly(positions, NORM_ROWS)
 
 
 def settle(network: nn.Module, take: Callable[[IntArray], Tensor], positions: IntArray, batch_size: int) -> None:

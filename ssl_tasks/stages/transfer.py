@@ -26,7 +26,7 @@ from ssl_tasks.schema import (
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.transfer.options import Options
-from ssl_tasks.transfer.tables import CHOICES, CHOICES_FILE, COMPARISONS, PREDICTIONS, RANDOM_INIT
+from ssl_tasks.transfer.tables import CHOICES, CHOICES_FILE, COMPARISONS, PREDICTIONS, RANDOM_INIT, RULES_FILE
 
 MAX_SEED = 2**63
 MAX_SEEDS = 1000
@@ -104,7 +104,6 @@ def run(
 
     from ssl_tasks.device import pick
     from ssl_tasks.transfer import checks, data, evaluate, results
-    from ssl_tasks.transfer.base import Blueprint
     from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split)
@@ -115,15 +114,17 @@ def run(
     }
     plan = evaluate.Plan(config.strategies, config.label_fractions, config.seeds, config.metric, config.workers)
     stop, device = threading.Event(), pick(config.device, "transfer.device")
-    context = make_context(config, normalize, pretrain, labelled.train, device, stop)
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop)
     if checks.needed(config.strategies):
-        checks.check(config.strategies, Blueprint(context.build(0), config))
+        checks.check(config.strategies, context.blueprint())
     fits = evaluate.evaluate(plan, labelled, encoders, context, stop)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
     out.table(CHOICES_FILE, choices)
+    if told := results.rules_table(fits):
+        out.table(RULES_FILE, told)
     results.write_predictions(out, PREDICTIONS_FILE, fits, labelled)
     return out.artifact(
         rows=metrics.num_rows,

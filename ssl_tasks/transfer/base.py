@@ -9,7 +9,7 @@ scored once, by the final fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +45,12 @@ class Context:
     train: IntArray
     """Positions of all train rows, labelled or not."""
     options: Options
+    student: Callable[[int], nn.Module] | None = None
+    """The backbone that `distill.student` names, with weights drawn from a seed; None where it names none."""
+    classes: Sequence[str] = ()
+    """Names of the classes, by number."""
+    inputs: Sequence[str] = ()
+    """Names of the input's values, for inputs that have such."""
     method: str = ""
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
@@ -53,6 +59,10 @@ class Context:
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
         return self.networks[self.method]()
+
+    def blueprint(self) -> Blueprint:
+        """What strategies check before they are fitted."""
+        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,8 @@ class Prediction:
     """(T, K) class probabilities; rows sum to 1, classes without a train row get the least."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
+    text: str = ""
+    """What a fit has to say in words, such as the rules of a tree."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -99,6 +111,8 @@ class Blueprint:
     backbone: nn.Module
     """The encoder's architecture."""
     options: Options
+    student: nn.Module | None = None
+    """That of `distill.student`, where it names one."""
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.norms import sample, settle
 from ssl_tasks.policy import BASE, ResolvedPolicy, Views
 from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
 from ssl_tasks.transfer.base import Context, IntArray
+from ssl_tasks.transfer.students import build_student
 from ssl_tasks.transfer.tables import RANDOM_INIT
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def make_context(
     normalize: Artifact,
     pretrain: Artifact,
     train: IntArray,
+    classes: Sequence[str],
     device: torch.device,
     stop: threading.Event,
 ) -> Context:
@@ -34,6 +36,7 @@ def make_context(
 
     Args:
         train: positions of all train rows.
+        classes: their names, by number.
         stop: once it is set, `payload` raises `InterruptedError`.
     """
     import torch
@@ -56,17 +59,20 @@ def make_context(
     def to_input(batch: Tensor) -> Tensor:
         return kind.to_input(batch, stats)
 
+    like: dict[str, Any] = {
+        "modality": info["modality"],
+        "input_shape": tuple(info["input_shape"]),
+        "view_sides": sides,
+    }
+
     def build(seed: int) -> nn.Module:
         with building:
-            return build_backbone(
-                info["backbone"],
-                modality=info["modality"],
-                input_shape=tuple(info["input_shape"]),
-                stem=info["stem"],
-                pool=info.get("pool", "network"),
-                seed=seed,
-                view_sides=sides,
-            )
+            pool = info.get("pool", "network")
+            return build_backbone(info["backbone"], stem=info["stem"], pool=pool, seed=seed, **like)
+
+    def student(seed: int) -> nn.Module:
+        with building:
+            return build_student(options, seed=seed, **like)
 
     def loader(weights: Literal["encoder", "initial"]) -> Callable[[], nn.Module]:
         loaded: dict[str, Tensor] = {}
@@ -92,6 +98,9 @@ def make_context(
         networks={info["method"]: loader("encoder"), RANDOM_INIT: loader("initial")},
         train=train,
         options=options,
+        student=student if options.distill.student else None,
+        classes=classes,
+        inputs=stats.get("columns", ()),
     )
 
 

@@ -53,6 +53,7 @@ class Fit:
     """(T,) probability of the true class."""
     values: dict[str, float]
     chosen: dict[str, float]
+    text: str = ""
     seconds: float = 0.0
     """Of the fit, on one thread; 0 where another seed's fit on the same rows was shared."""
 
@@ -155,6 +156,7 @@ def _fit(
         likelihood=scores[index, labels],
         values=score(labels, scores),
         chosen=prediction.chosen,
+        text=prediction.text,
     )
 
 

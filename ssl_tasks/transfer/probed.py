@@ -22,6 +22,13 @@ class Probe:
     strength: float
     """The C that did best on val."""
 
+    def scores(self, features: FloatArray) -> FloatArray:
+        """(N, K) class probabilities of embeddings (N, D)."""
+        from scipy.special import softmax
+
+        found: FloatArray = softmax(features @ self.weight.T + self.bias, axis=1)
+        return found
+
 
 def fit_probe(task: Task, context: Context) -> Probe:
     """`linear_probe` on the embeddings of a task whose rows are positions, standardized as there."""

@@ -46,6 +46,12 @@ def choices_table(fits: Sequence[Fit]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CHOICES)
 
 
+def rules_table(fits: Sequence[Fit]) -> pa.Table | None:
+    """A row for each fit that has something to say in words (`text`), None where none has."""
+    rows = [{**_keys(fit), "text": fit.text} for fit in fits if fit.text]
+    return pa.Table.from_pylist(rows) if rows else None
+
+
 def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, seed: int) -> pa.Table:
     """`tables.COMPARISONS`: the encoder of `method` against both baselines, every metric with its interval."""
     outcomes = [(fit.predicted, fit.likelihood) for fit in fits]

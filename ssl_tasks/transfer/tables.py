@@ -54,3 +54,5 @@ CHOICES = pa.schema(
 """What each fit chose on val: C, k, learning rate."""
 
 CHOICES_FILE = "choices.parquet"
+RULES_FILE = "rules.parquet"
+"""What fits have to say in words, a row for each; written where a strategy has something to say."""

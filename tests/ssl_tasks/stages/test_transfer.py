@@ -153,12 +153,13 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
 ) -> None:
     sections = {"ingest": {"path": str(shapes)}, "clean": {"near_duplicates": None}, "normalize": {"size": 32}}
     normalized = chain(store, sections | {"augment": {"size": 16}})["normalize"]
-    info = {"method": "simclr", "backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
+    info = {"backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
+    info |= {"method": "simclr"}
     pretrained: Any = SimpleNamespace(json=lambda name: info)
     policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
     monkeypatch.setattr(context_module, "policy_of", lambda pretrain: policy)
     context = context_module.make_context(
-        TransferConfig(), normalized, pretrained, np.arange(4), torch.device("cpu"), threading.Event()
+        TransferConfig(), normalized, pretrained, np.arange(4), [], torch.device("cpu"), threading.Event()
     )
     views = context.augment(context.payload(np.arange(2)), torch.arange(2))
     assert context.build(0)(context.to_input(views)).shape == (2, 192)

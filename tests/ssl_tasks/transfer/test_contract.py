@@ -24,8 +24,8 @@ OPTIONS = {
 TRAIN, VAL, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 150)
 
 
-NO_TABLES = {"lora"}
-"""Of transformers; tests of their own hold them to the same."""
+NO_TABLES = {"lora", "net2net"}
+"""Of transformers and ResNets; tests of their own hold them to the same."""
 
 
 @pytest.fixture(params=sorted({*STRATEGIES} - NO_TABLES))
@@ -56,6 +56,7 @@ def context(values: np.ndarray) -> Context:
         networks={"made": lambda: build(7)},
         train=TRAIN,
         options=Options.model_validate(OPTIONS),
+        student=lambda seed: build_backbone("mlp:8x1", modality="tabular", input_shape=(6,), seed=seed),
         method="made",
         features=embedded,
     )
@@ -129,5 +130,5 @@ def test_listed_under_their_own_name() -> None:
 
 
 def test_unknown_name_lists_those_there_are() -> None:
-    with pytest.raises(RequestError, match="no transfer strategy 'prompt'; there are .*knn, .*linear_probe"):
+    with pytest.raises(RequestError, match=r"no transfer strategy 'prompt'; there are .*knn, .*linear_probe"):
         strategy("prompt")
