@@ -47,7 +47,7 @@ def fit(task: Task) -> Prediction:
     trained = train(task, schedule, start, lambda candidate: (-error(candidate, task.val),))
     found = _probe(task, context, trained)
     facts = {"learning_rate": trained.rate, "feature_error": error(trained, context.train)}
-    return replace(found, chosen=found.chosen | facts | {"weights": size_of(trained.network[0]) / size_of(teacher)})
+    return replace(found, chosen=found.chosen | facts | {"weights": size_of(_student(trained)) / size_of(teacher)})
 
 
 def _hint(teacher: nn.Module, of_train: FloatArray) -> Loss:
@@ -68,8 +68,12 @@ def _hint(teacher: nn.Module, of_train: FloatArray) -> Loss:
     return loss
 
 
+def _student(trained: Training) -> nn.Module:
+    return next(trained.network.children())
+
+
 def _probe(task: Task, context: Context, trained: Training) -> Prediction:
-    student = trained.network[0]
+    student = _student(trained)
     prepare = linear_probe.STRATEGY.prepare(trained.outputs(context.train, student))
     train_rows, test = (prepare(trained.outputs(rows, student)) for rows in (task.train, task.test))
     val = prepare(trained.outputs(task.val, student)) if len(task.val) else train_rows[:0]

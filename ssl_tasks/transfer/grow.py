@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import torch
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-Block = BasicBlock | Bottleneck
+Block: TypeAlias = BasicBlock | Bottleneck
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -83,7 +84,7 @@ def identity_block(last: Block, generator: torch.Generator) -> nn.Module:
     What comes out of `last` is no less than 0, so that the ReLU behind the sum leaves it alone.
     """
     outer = _last_conv(last).out_channels
-    block = type(last)(outer, outer // type(last).expansion)
+    block: nn.Module = type(last)(outer, outer // type(last).expansion)
     for conv in (module for module in block.modules() if isinstance(module, nn.Conv2d)):
         nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu", generator=generator)
     nn.init.zeros_(_norms(block)[-1].weight)
