@@ -120,6 +120,33 @@ def _assumed_shape(normalize: Any) -> list[int]:
     return [normalize.size, normalize.size, channels]
 
 
+def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = None) -> None:
+    """Refuse strategies and options that do not go with the backbone.
+
+    Before the data is `normalized` only images are judged, of three channels where these are the data's to say.
+    """
+    pretrain, normalize, transfer = (getattr(recipe, name, None) for name in ("pretrain", "normalize", "transfer"))
+    if pretrain is None or normalize is None or transfer is None:
+        return
+    from ssl_tasks.transfer import checks
+
+    if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
+        return
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.students import build_student
+
+    if normalized is None:
+        channels = normalize.channels if isinstance(normalize.channels, int) else 3
+        shape = [normalize.size, normalize.size, channels]
+    else:
+        shape = normalized.measured["shape"]
+    like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
+    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, **like)
+    student = build_student(transfer, **like) if transfer.distill.student else None
+    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
+
+
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
     for entry in to_run:
@@ -128,6 +155,8 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     if any(entry.name == "pretrain" for entry in to_run):
         require_used_policies(recipe)
         require_fitting_method(recipe)
+    if any(entry.name == "transfer" for entry in to_run):
+        require_fitting_strategies(recipe)
 
 
 @dataclass(frozen=True)
@@ -143,6 +172,7 @@ class Check:
 
 CHECKS = (
     Check("ingest", "transfer", require_labels),
+    Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),

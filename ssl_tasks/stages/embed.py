@@ -20,6 +20,7 @@ from pydantic import Field
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
 from ssl_tasks.errors import StageError
+from ssl_tasks.norms import sample, settle
 from ssl_tasks.schema import (
     EMBEDDING,
     PRETRAINED_FILE,
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
 
 WEIGHTS: dict[str, Literal["encoder", "initial"]] = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
 ROW_GROUP_ROWS = 8192
-NORM_ROWS = 8192
-"""Train rows that settle the untrained network's batch norms."""
-IntArray = NDArray[np.int64]
 
 
 class EmbedConfig(Config):
@@ -60,6 +58,8 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
         RequestError: the data was normalized otherwise than what the encoder was trained on.
         StageError: an embedding is not finite.
     """
+    import torch
+
     from ssl_tasks.device import pick
     from ssl_tasks.encoder import check_stats, load_encoder
     from ssl_tasks.shards import Shards
@@ -72,34 +72,18 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
         check_stats(encoder, normalize.json(STATS_FILE))
         encoder = encoder.to(device).eval()
         if weights == "initial":
-            _settle_norms(encoder, shards, _sample_of_train(split), config.batch_size)
+            settle(
+                encoder,
+                lambda rows: torch.from_numpy(shards.take(rows)).to(device),
+                sample(_train(split)),
+                config.batch_size,
+            )
         num_features = _write(out, name, encoder, shards, config.batch_size)
     return out.artifact(rows=len(shards), measured={"num_features": num_features})
 
 
-def _sample_of_train(split: Artifact) -> IntArray:
-    """Positions of at most `NORM_ROWS` train rows, evenly from all."""
-    train = np.flatnonzero(pc.equal(split.table(SPLITS_FILE, [SPLIT])[SPLIT], TRAIN).to_numpy())
-    return train[np.linspace(0, len(train) - 1, min(len(train), NORM_ROWS)).astype(np.int64)]
-
-
-def _settle_norms(encoder: Encoder, shards: Shards, positions: IntArray, batch_size: int) -> None:
-    """Set the running statistics of all batch norms to the mean over batches of these rows."""
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
-
-    norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    if not norms:
-        return
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean
-        norm.train()
-    device = next(encoder.parameters()).device
-    for start in range(0, max(1, len(positions) // batch_size) * batch_size, batch_size):  # no short last batch
-        with torch.inference_mode():
-            encoder(torch.from_numpy(shards.take(positions[start : start + batch_size])).to(device))
-    encoder.eval()
+def _train(split: Artifact) -> NDArray[np.int64]:
+    return np.flatnonzero(pc.equal(split.table(SPLITS_FILE, [SPLIT])[SPLIT], TRAIN).to_numpy())
 
 
 def _write(out: Output, name: str, encoder: Encoder, shards: Shards, batch_size: int) -> int:

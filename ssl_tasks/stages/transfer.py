@@ -16,9 +16,8 @@ from pydantic import Field, field_validator
 
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.config import Config, execution
+from ssl_tasks.config import execution
 from ssl_tasks.errors import StageError
-from ssl_tasks.policy import BASE, ResolvedPolicy, Views
 from ssl_tasks.schema import (
     COMPARISONS_FILE,
     METRICS_FILE,
@@ -27,11 +26,10 @@ from ssl_tasks.schema import (
     RANDOM_INIT_FILE,
     STATS_FILE,
     TRANSFER,
-    VIEWS_FILE,
 )
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
-from ssl_tasks.transfer.from_scratch import ScratchConfig
+from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.tables import (
     CHOICES,
     CHOICES_FILE,
@@ -41,12 +39,10 @@ from ssl_tasks.transfer.tables import (
     PREDICTIONS,
     RANDOM_INIT,
     RAW_INPUT,
+    RULES_FILE,
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from ssl_tasks.transfer.base import Context, IntArray
     from ssl_tasks.transfer.evaluate import Failure, Plan
 
 MAX_SEED = 2**63
@@ -56,7 +52,7 @@ Seed = Annotated[int, Field(ge=0, lt=MAX_SEED)]
 T = TypeVar("T")
 
 
-class TransferConfig(Config):
+class TransferConfig(Options):
     """Section `transfer`."""
 
     strategies: tuple[str, ...] = ("linear_probe", "knn")
@@ -69,7 +65,6 @@ class TransferConfig(Config):
     """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
     metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
     """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
-    scratch: ScratchConfig = ScratchConfig()
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
     raw_input: bool = True
@@ -81,7 +76,7 @@ class TransferConfig(Config):
     workers: int = execution(0, ge=0)
     """Fits side by side, one thread each; 0 for one per core."""
     device: str = execution("auto")
-    """Where `from_scratch` trains: `auto` is a GPU where there is one."""
+    """Where networks are trained: `auto` is a GPU where there is one."""
 
     @field_validator("strategies")
     @classmethod
@@ -131,7 +126,9 @@ def run(
             out.table(name, schema.empty_table())
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
-    from ssl_tasks.transfer import data, evaluate, raw, results
+    from ssl_tasks.device import pick
+    from ssl_tasks.transfer import checks, data, evaluate, raw, results
+    from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split, config.labels_per_class)
     info = pretrain.json("encoder.json")
@@ -142,8 +139,10 @@ def run(
     }
     if config.raw_input:
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
-    stop = threading.Event()
-    context = _context(config, normalize, pretrain, stop)
+    stop, device = threading.Event(), pick(config.device, "transfer.device")
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop)
+    if checks.needed(config.strategies):
+        checks.check(config.strategies, context.blueprint())
     fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
@@ -153,6 +152,8 @@ def run(
     out.table(COMPARISONS_FILE, comparisons)
     out.table(CHOICES_FILE, choices)
     out.table(FAILURES_FILE, results.failures_table(failures))
+    if told := results.rules_table(fits):
+        out.table(RULES_FILE, told)
     results.write_predictions(out, PREDICTIONS_FILE, fits, labelled)
     return out.artifact(
         rows=metrics.num_rows,
@@ -188,53 +189,6 @@ def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequenc
     if not any(line["strategy"] == first for line in summary):
         error = next((one.error for one in failures if one.strategy in (first, strategies_there_are.BASELINE)), "")
         raise StageError(f"transfer: no fit of {first} has all its baselines; the first failure: {error}")
-
-
-def _context(config: TransferConfig, normalize: Artifact, pretrain: Artifact, stop: threading.Event) -> Context:
-    """What `from_scratch` needs. The policy is that of the encoder's own training, found through its parents."""
-    import torch
-
-    from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.device import pick
-    from ssl_tasks.modalities import modality
-    from ssl_tasks.shards import Shards
-    from ssl_tasks.transfer.base import Context
-
-    info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
-    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), _policy(pretrain)
-    device, building = pick(config.device, "transfer.device"), threading.Lock()
-
-    def payload(positions: IntArray) -> Tensor:
-        if stop.is_set():
-            raise InterruptedError("the transfer was stopped")  # ends the fits that still run beside a failed one
-        return torch.from_numpy(shards.take(positions)).to(device)
-
-    def build(seed: int) -> nn.Module:
-        with building:  # initialization borrows torch's global generator
-            shape = tuple(info["input_shape"])
-            return build_backbone(
-                info["backbone"],
-                modality=info["modality"],
-                input_shape=shape,
-                stem=info["stem"],
-                pool=info.get("pool", "network"),
-                seed=seed,
-                view_sides={"augment.size": policy.size} if policy.size else {},
-            )
-
-    return Context(
-        payload=payload,
-        augment=lambda batch, keys: kind.augment(batch, policy, keys),
-        to_input=lambda batch: kind.to_input(batch, stats),
-        build=build,
-        scratch=config.scratch,
-    )
-
-
-def _policy(pretrain: Artifact) -> ResolvedPolicy:
-    store = pretrain.store
-    augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
-    return Views.model_validate(augment.json(VIEWS_FILE)).policy(BASE)
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:

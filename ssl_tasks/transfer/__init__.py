@@ -19,6 +19,17 @@ STRATEGIES = {
     "random_forest": "ssl_tasks.transfer.random_forest",
     "gradient_boosting": "ssl_tasks.transfer.gradient_boosting",
     "mlp": "ssl_tasks.transfer.mlp",
+    "fine_tune": "ssl_tasks.transfer.fine_tune",
+    "last_layers": "ssl_tasks.transfer.last_layers",
+    "gradual_unfreezing": "ssl_tasks.transfer.gradual_unfreezing",
+    "layer_decay": "ssl_tasks.transfer.layer_decay",
+    "lp_ft": "ssl_tasks.transfer.lp_ft",
+    "lora": "ssl_tasks.transfer.lora",
+    "reuse_stages": "ssl_tasks.transfer.reuse_stages",
+    "net2net": "ssl_tasks.transfer.net2net",
+    "distill_logits": "ssl_tasks.transfer.distill_logits",
+    "distill_features": "ssl_tasks.transfer.distill_features",
+    "surrogate": "ssl_tasks.transfer.surrogate",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""

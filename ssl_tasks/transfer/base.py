@@ -9,7 +9,7 @@ scored once, by the final fit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from ssl_tasks.transfer.metrics import score
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from ssl_tasks.transfer.from_scratch import ScratchConfig
+    from ssl_tasks.transfer.options import Options
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -40,7 +40,29 @@ class Context:
     """Payload to normalized float input."""
     build: Callable[[int], nn.Module]
     """The encoder's architecture with fresh weights drawn from a seed: input -> (B, num_features)."""
-    scratch: ScratchConfig
+    networks: Mapping[str, Callable[[], nn.Module]]
+    """Name of the method, or `random_init`, to a maker of that encoder's network, each time a new one."""
+    train: IntArray
+    """Positions of all train rows, labelled or not."""
+    options: Options
+    student: Callable[[int], nn.Module] | None = None
+    """The backbone that `distill.student` names, with weights drawn from a seed; None where it names none."""
+    classes: Sequence[str] = ()
+    """Names of the classes, by number."""
+    inputs: Sequence[str] = ()
+    """Names of the input's values, for inputs that have such."""
+    method: str = ""
+    """Whose network the fit at hand reuses."""
+    features: FloatArray | None = None
+    """(N, D) embeddings of all rows by that network."""
+
+    def encoder(self) -> nn.Module:
+        """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
+        return self.networks[self.method]()
+
+    def blueprint(self) -> Blueprint:
+        """What strategies check before they are fitted."""
+        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
 
 
 @dataclass(frozen=True)
@@ -74,10 +96,23 @@ class Prediction:
     """(T, K) class probabilities; rows sum to 1, classes without a train row get the least."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
+    text: str = ""
+    """What a fit has to say in words, such as the rules of a tree."""
 
 
 def _same(train: FloatArray) -> Map:
     return lambda rows: rows
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What is known before there is an encoder."""
+
+    backbone: nn.Module
+    """The encoder's architecture."""
+    options: Options
+    student: nn.Module | None = None
+    """That of `distill.student`, where it names one."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +126,10 @@ class Strategy:
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload"] = "embeddings"
+    untrained: Literal["own", "from_scratch"] = "own"
+    """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
+    check: Callable[[Blueprint], None] | None = None
+    """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
     slow: bool = False

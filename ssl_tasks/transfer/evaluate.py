@@ -23,7 +23,7 @@ from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, S
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.metrics import ranked, score
-from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RAW_INPUT
+from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 NOT_THE_FITS = (PretextflowError, MemoryError, OSError)
 """Of the request or of the machine: the stage ends, and may be tried again."""
@@ -69,6 +69,7 @@ class Fit(Cell):
     """(T,) probability of the true class."""
     values: dict[str, float]
     chosen: dict[str, float]
+    text: str = ""
     seconds: float = 0.0
     """Of the fit, on one thread; 0 where another seed's fit on the same rows was shared."""
 
@@ -90,6 +91,7 @@ class _Done:
     likelihood: FloatArray
     chosen: dict[str, float]
     seconds: float
+    text: str
 
 
 def evaluate(
@@ -113,19 +115,30 @@ def evaluate(
         runs = _Runs(pool, plan, data, budgets)
         for method, load in encoders.items():
             features = load()
+            reused = replace(context, method=method, features=features) if context else None
             for names in _by_preparation(plan.strategies, method):
                 found = strategy(names[0])
                 rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
-                waiting = [runs.submit(strategy(name), method, rows, context) for name in names]
+                waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
                 everything += [result for collect in waiting for result in collect()]
-            del features, rows, waiting  # else two encoders' would be held while the next one's are loaded
-        baselines = ((strategy(BASELINE), FROM_SCRATCH), (majority.STRATEGY, MAJORITY))
-        for baseline, name in baselines if context else ():
-            everything += runs.submit(baseline, name, positions, context)()
+            del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
+        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if context else []
+        if context:
+            everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, context)()]
+    for name in plan.strategies:
+        if strategy(name).untrained == BASELINE and RANDOM_INIT in encoders:  # it would be the same fits again
+            everything += [_again(result, name) for result in scratch]
     rank = {name: place for place, name in enumerate([*plan.strategies, BASELINE, MAJORITY])}
     everything.sort(key=lambda result: rank[result.strategy])
     fits = [result for result in everything if isinstance(result, Fit)]
     return fits, [result for result in everything if isinstance(result, Failure)]
+
+
+def _again(result: Fit | Failure, name: str) -> Fit | Failure:
+    """A fit from scratch as that of the strategy `name` on the untrained network."""
+    if isinstance(result, Failure):
+        return replace(result, strategy=name, method=RANDOM_INIT)
+    return replace(result, strategy=name, method=RANDOM_INIT, seconds=0.0)
 
 
 def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
@@ -133,6 +146,8 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
     groups: dict[object, list[str]] = {}
     for name in names:
         found = strategy(name)
+        if method == RANDOM_INIT and found.untrained == BASELINE:
+            continue  # training from scratch is that
         if found.needs == "embeddings" or method != RAW_INPUT:
             groups.setdefault((found.needs, found.prepare), []).append(name)
     return list(groups.values())
@@ -181,9 +196,8 @@ def _result(
     if isinstance(done, str):
         return Failure(*cell, error=done)
     seconds = 0.0 if is_shared else done.seconds
-    return Fit(
-        *cell, num_labels, done.predicted, done.confidence, done.likelihood, done.values, done.chosen, seconds
-    )  # fmt: skip
+    answers = (done.predicted, done.confidence, done.likelihood)
+    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, seconds)
 
 
 def _attempt(
@@ -231,6 +245,7 @@ def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -
         likelihood=scores[index, labels],
         chosen=chosen,
         seconds=seconds,
+        text=prediction.text,
     )
 
 

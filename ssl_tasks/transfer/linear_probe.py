@@ -19,13 +19,18 @@ MAX_ITERATIONS = 1000
 
 def fit(task: Task) -> Prediction:
     """The classifier of the C that did best on val (`DEFAULT` where val has no labels)."""
+    model, strength, converged = choose(task)
+    return Prediction(_scores(model, task.test, task.num_classes), {"C": strength, "converged": converged})
+
+
+def choose(task: Task) -> tuple[Any, float, float]:
+    """The fitted `LogisticRegression`, its C, and 1.0 where it converged."""
     if not len(task.val_labels):
         model, converged = _train(task, DEFAULT)
-        return Prediction(_scores(model, task.test, task.num_classes), {"C": DEFAULT, "converged": converged})
+        return model, DEFAULT, converged
     fitted = {strength: _train(task, strength) for strength in STRENGTHS}
     best = max(STRENGTHS, key=lambda c: (*task.val_score(_scores(fitted[c][0], task.val, task.num_classes)), -c))
-    model, converged = fitted[best]
-    return Prediction(_scores(model, task.test, task.num_classes), {"C": best, "converged": converged})
+    return fitted[best][0], best, fitted[best][1]
 
 
 def standardize(train: FloatArray) -> Map:

@@ -83,6 +83,12 @@ def failures_table(failures: Sequence[Failure]) -> pa.Table:
     return pa.Table.from_pylist([{**_keys(one), "error": one.error} for one in failures], schema=FAILURES)
 
 
+def rules_table(fits: Sequence[Fit]) -> pa.Table | None:
+    """A row for each fit that has something to say in words (`text`), None where none has."""
+    rows = [{**_keys(fit), "text": fit.text} for fit in fits if fit.text]
+    return pa.Table.from_pylist(rows) if rows else None
+
+
 def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, seed: int) -> pa.Table:
     """`tables.COMPARISONS`: the encoder of `method` against the baselines, every one of `METRICS` with its interval.
 

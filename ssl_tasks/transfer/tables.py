@@ -80,3 +80,5 @@ FAILURES = pa.schema(
 """Fits that failed. What the other tables say of their strategy and label budget rests on the other seeds."""
 
 FAILURES_FILE = "failures.parquet"
+RULES_FILE = "rules.parquet"
+"""What fits have to say in words, a row for each; written where a strategy has something to say."""

@@ -19,9 +19,9 @@ from ssl_tasks.materialize import materialize
 from ssl_tasks.policy import Policy, Views
 from ssl_tasks.schema import TRANSFER
 from ssl_tasks.shards import Shards
-from ssl_tasks.stages import transfer as stage
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
+from ssl_tasks.transfer import context as context_module
 from ssl_tasks.transfer import data, evaluate, raw
 from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.tables import COMPARISONS, PREDICTIONS
@@ -166,10 +166,13 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
     sections = {"ingest": {"path": str(shapes)}, "clean": {"near_duplicates": None}, "normalize": {"size": 32}}
     normalized = chain(store, sections | {"augment": {"size": 16}})["normalize"]
     info = {"backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
+    info |= {"method": "simclr"}
     pretrained: Any = SimpleNamespace(json=lambda name: info)
     policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
-    monkeypatch.setattr(stage, "_policy", lambda pretrain: policy)
-    context = stage._context(TransferConfig(), normalized, pretrained, threading.Event())
+    monkeypatch.setattr(context_module, "policy_of", lambda pretrain: policy)
+    context = context_module.make_context(
+        TransferConfig(), normalized, pretrained, np.arange(4), [], torch.device("cpu"), threading.Event()
+    )
     views = context.augment(context.payload(np.arange(2)), torch.arange(2))
     assert context.build(0)(context.to_input(views)).shape == (2, 192)
 

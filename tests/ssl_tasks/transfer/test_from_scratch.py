@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.transfer.base import Context, Task
-from ssl_tasks.transfer.from_scratch import ScratchConfig, fit
+from ssl_tasks.transfer.from_scratch import fit
+from ssl_tasks.transfer.options import Options, ScratchConfig
 
 
 class Spy:
@@ -21,7 +22,7 @@ class Spy:
         self.values = (random.normal(size=(80, 4)) + 3 * self.labels[:, None]).astype(np.float32)
         self.seen: list[list[int]] = []
         self.keys: list[Tensor] = []
-        self.scratch = ScratchConfig.model_validate({"steps": 8, "batch_size": 10, **scratch})
+        self.options = Options.model_validate({"scratch": {"steps": 8, "batch_size": 10, **scratch}})
 
     def augment(self, batch: Tensor, keys: Tensor) -> Tensor:
         self.seen.append([int(np.flatnonzero((self.values == row).all(axis=1))[0]) for row in batch.numpy()])
@@ -37,7 +38,9 @@ class Spy:
             augment=self.augment,
             to_input=lambda batch: batch,
             build=self.build,
-            scratch=self.scratch,
+            networks={},
+            train=np.arange(25),
+            options=self.options,
         )
         rows = np.arange(80)
         train, val, test = rows[:25], rows[25:50], rows[50:]

@@ -1,0 +1,111 @@
+"""The context of one transfer: samples and networks of a pretrain artifact, for strategies that train."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.norms import sample, settle
+from ssl_tasks.policy import BASE, ResolvedPolicy, Views
+from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
+from ssl_tasks.transfer.base import Context, IntArray
+from ssl_tasks.transfer.students import build_student
+from ssl_tasks.transfer.tables import RANDOM_INIT
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ssl_tasks.transfer.options import Options
+
+NORM_BATCH = 256
+
+
+def make_context(
+    options: Options,
+    normalize: Artifact,
+    pretrain: Artifact,
+    train: IntArray,
+    classes: Sequence[str],
+    device: torch.device,
+    stop: threading.Event,
+) -> Context:
+    """Read nothing yet; the policy is that of the encoder's own training, found through its parents.
+
+    Args:
+        train: positions of all train rows.
+        classes: their names, by number.
+        stop: once it is set, `payload` raises `InterruptedError`.
+    """
+    import torch
+
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.encoder import load_encoder
+    from ssl_tasks.modalities import modality
+    from ssl_tasks.shards import Shards
+
+    info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
+    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), policy_of(pretrain)
+    building = threading.Lock()  # initialization borrows torch's global generator
+    sides = {"augment.size": policy.size} if policy.size else {}
+
+    def payload(positions: IntArray) -> Tensor:
+        if stop.is_set():
+            raise InterruptedError("the transfer was stopped")  # ends the fits that still run beside a failed one
+        return torch.from_numpy(shards.take(positions)).to(device)
+
+    def to_input(batch: Tensor) -> Tensor:
+        return kind.to_input(batch, stats)
+
+    like: dict[str, Any] = {
+        "modality": info["modality"],
+        "input_shape": tuple(info["input_shape"]),
+        "view_sides": sides,
+    }
+
+    def build(seed: int) -> nn.Module:
+        with building:
+            pool = info.get("pool", "network")
+            return build_backbone(info["backbone"], stem=info["stem"], pool=pool, seed=seed, **like)
+
+    def student(seed: int) -> nn.Module:
+        with building:
+            return build_student(options, seed=seed, **like)
+
+    def loader(weights: Literal["encoder", "initial"]) -> Callable[[], nn.Module]:
+        loaded: dict[str, Tensor] = {}
+
+        def network() -> nn.Module:
+            backbone = build(0)
+            with building:
+                if not loaded:
+                    source = load_encoder(pretrain, weights).backbone
+                    if weights == "initial":
+                        settle(source.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
+                    loaded.update(source.cpu().state_dict())
+            backbone.load_state_dict(loaded)
+            return backbone
+
+        return network
+
+    return Context(
+        payload=payload,
+        augment=lambda batch, keys: kind.augment(batch, policy, keys),
+        to_input=to_input,
+        build=build,
+        networks={info["method"]: loader("encoder"), RANDOM_INIT: loader("initial")},
+        train=train,
+        options=options,
+        student=student if options.distill.student else None,
+        classes=classes,
+        inputs=stats.get("columns", ()),
+    )
+
+
+def policy_of(pretrain: Artifact) -> ResolvedPolicy:
+    """The augmentation that the encoder was trained under."""
+    store = pretrain.store
+    augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
+    return Views.model_validate(augment.json(VIEWS_FILE)).policy(BASE)

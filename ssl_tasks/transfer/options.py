@@ -1,0 +1,84 @@
+"""What a recipe may say of the strategies that train networks: sections of `transfer`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ssl_tasks.config import Config
+
+Rate = Annotated[float, Field(gt=0)]
+Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
+
+
+class ScratchConfig(Config):
+    """How the from-scratch baseline trains."""
+
+    steps: int = Field(100, ge=1)
+    """Optimizer steps of one fit, at every label budget."""
+    batch_size: int = Field(64, ge=2)
+    """Rows of a step, or all labelled rows where there are fewer."""
+    learning_rates: Rates = (1e-3, 3e-3, 1e-2)
+    """Candidates; where val has no labels, the middle one."""
+    weight_decay: float = Field(0.05, ge=0)
+
+
+class TuneConfig(Config):
+    """How the strategies that go on training the encoder do so."""
+
+    steps: int | None = Field(None, ge=1)
+    """Optimizer steps of one fit; as many as `scratch.steps` where it is not set, so that both get the same."""
+    batch_size: int = Field(64, ge=2)
+    """Rows of a step, or all labelled rows where there are fewer."""
+    learning_rates: Rates = (3e-4, 1e-3, 3e-3)
+    """Candidates; where val has no labels, the middle one."""
+    weight_decay: float = Field(0.05, ge=0)
+    last_layers: int = Field(1, ge=1)
+    """Stages (of a ViT: blocks) at the encoder's end that `last_layers` trains beside the head."""
+    first_stages: int = Field(2, ge=1)
+    """Stages at the encoder's beginning, the stem among them, that `reuse_stages` keeps; the others begin afresh."""
+    layer_decay: float = Field(0.75, gt=0, le=1)
+    """What `layer_decay` multiplies the learning rate by, layer by layer from the head down."""
+    lora_rank: int = Field(4, ge=1)
+    lora_alpha: float = Field(8.0, gt=0)
+    """LoRA's update is scaled by alpha over rank."""
+
+
+class DistillConfig(Config):
+    """How a small student learns from the encoder; its rates, batches and steps are those of `scratch`."""
+
+    student: str | None = None
+    """The student's backbone, a name as in `pretrain.backbone`; the strategies that distill need one."""
+    temperature: float = Field(4.0, gt=0)
+    """Softens the teacher's and the student's probabilities."""
+    weight: float = Field(0.9, ge=0, le=1)
+    """Of the teacher's word against that of the labels, where there are any."""
+
+
+class SurrogateConfig(Config):
+    """The decision tree that says in rules what the encoder's probe predicts."""
+
+    max_leaves: int = Field(16, ge=2)
+    """Rules at most: more are more faithful and harder to read."""
+    max_rows: int = Field(10_000, ge=2)
+    """Train rows that the tree is fitted to, evenly from all."""
+
+
+class Net2NetConfig(Config):
+    """How much larger `net2net` makes the encoder, before it is trained as section `tune` says."""
+
+    width: float = Field(1.5, ge=1, le=8)
+    """Of the inner layers of each block."""
+    depth: int = Field(1, ge=0)
+    """Blocks that are put at the end of each stage."""
+
+
+class Options(Config):
+    """What strategies that train networks are told; `TransferConfig` is one."""
+
+    scratch: ScratchConfig = ScratchConfig()
+    tune: TuneConfig = TuneConfig()
+    net2net: Net2NetConfig = Net2NetConfig()
+    distill: DistillConfig = DistillConfig()
+    surrogate: SurrogateConfig = SurrogateConfig()
