@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 CLASSES = 4
 BACKBONE = "mlp:16x2"
 OPTIONS = {
-    "scratch": {"steps": 30, "batch_size": 16},
+    "scratch": {"steps": 120, "batch_size": 16},
     "tune": {"batch_size": 16, "learning_rates": [3e-3, 1e-2]},
 }
 TRAIN, VAL, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 150)
@@ -58,7 +58,7 @@ def context(values: np.ndarray) -> Context:
         networks={"made": lambda: build(7)},
         train=TRAIN,
         options=Options.model_validate(OPTIONS),
-        student=lambda seed: build_backbone("mlp:8x1", modality="tabular", input_shape=(6,), seed=seed),
+        student=lambda seed: build_backbone("mlp:12x1", modality="tabular", input_shape=(6,), seed=seed),
         method="made",
         features=embedded,
     )
