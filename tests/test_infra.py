@@ -34,11 +34,8 @@ def test_the_launchers_file_is_as_ray_wants_it() -> None:
 
 
 def test_services_start_roles_and_commands_that_there_are() -> None:
-    roles = {
-        line.strip().rstrip(")")
-        for line in ENTRYPOINT.read_text().splitlines()
-        if line.startswith("  ") and line.endswith(")")
-    }
+    lines = ENTRYPOINT.read_text().splitlines()
+    roles = {line.strip().rstrip(")") for line in lines if line.startswith("  ") and line.endswith(")")}
     services = load("compose.yaml")["services"]
     ours = {name: service for name, service in services.items() if service.get("image") == "pretextflow"}
     assert {"ray-head", "ray-worker", "prefect", "prefect-worker", "driver"} == set(ours)
