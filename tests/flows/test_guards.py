@@ -53,7 +53,7 @@ CASES: list[tuple[str, tuple[str, ...], str]] = [
     ),
     ("pretrain.accumulate", ("pretrain.method=rotation", "pretrain.accumulate=2"), "batch norm couples all rows"),
     *(
-        (f"pretrain.method.{key}", (f"pretrain.method={name}", f"pretrain.method.{key}={value}"), "greater than 0")
+        (f"pretrain.method.{key}", (f"pretrain.method={name}", f"pretrain.method.{key}={value}"), "greater than")
         for name, key in TEMPERATURES
         if "image" in spec(name).modalities
         for value in (0, -0.1)

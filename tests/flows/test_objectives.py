@@ -26,7 +26,7 @@ KEY = r"pretrain\.method\.objectives"
         ([COMBINED, "method.objectives={rotation, inpainting}"], rf"{KEY}\.inpainting: .*adversarial_weight=0"),
         ([COMBINED, "method.objectives={rotation, gan}"], rf"{KEY}\.gan: gan takes turns"),
         ([COMBINED, "method.objectives={rotation, rbm}"], r"pretrain\.backbone: method rbm trains a backbone"),
-        ([COMBINED, "method.objectives={simclr: {temperature: 0}, dae}"], rf"{KEY}\.simclr: temperature: .*\(got 0\)"),
+        ([COMBINED, "method.objectives={simclr: {temperature: 0}, dae}"], rf"{KEY}\.simclr\.temperature: .*\(got 0\)"),
         ([COMBINED, "accumulate=2"], r"pretrain\.accumulate: the loss of simclr couples"),
         (
             [COMBINED, "method.objectives={rotation, mae: {decoder_dim: 48}}", "backbone=test_vit"],
@@ -47,7 +47,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs(settings: list[str], 
         ("{simclr, rotat}", rf"recipe digits: .*{KEY}\.rotat: no method 'rotat'"),
         ("{simclr}", rf"recipe digits: .*{KEY}: .*two methods or more \(got simclr\)"),
         ("{simclr, combined}", rf"recipe digits: .*{KEY}: .*combined combines no combination"),
-        ("{simclr, dae: {loss_weight: -1}}", rf"recipe digits: .*{KEY}: dae\.loss_weight: .*\(got -1\)"),
+        ("{simclr, dae: {loss_weight: -1}}", rf"recipe digits: .*{KEY}\.dae\.loss_weight: .*\(got -1\)"),
         ("[simclr, dae]", rf"recipe digits: .*{KEY}: .*valid dictionary"),
     ],
 )

@@ -115,7 +115,10 @@ def test_a_teachers_pass_keeps_nothing_for_a_gradient(name: str) -> None:
         if isinstance(module, Teacher):
             assert not any(parameter.requires_grad for parameter in module.parameters())
             module.network.register_forward_hook(
-                lambda _module, _inputs, output: asked.append((torch.is_grad_enabled(), output.requires_grad))
+                lambda _module, _inputs, output: asked.extend(
+                    (torch.is_grad_enabled(), part.requires_grad)
+                    for part in (output if isinstance(output, tuple) else (output,))
+                )
             )
     method(tiny_batch(method), "main")["loss"].backward()
     assert asked

@@ -64,7 +64,14 @@ def test_rows_that_either_run_joins_are_one_group(tmp_path: Path) -> None:
 def predictions(folder: Path, fits: dict[tuple[str, str, float, int], tuple[list[int], str, list[float]]]) -> Artifact:
     tables = []
     for (strategy, method, fraction, seed), (rows, predicted, likelihood) in fits.items():
-        keys = {"strategy": strategy, "method": method, "label_fraction": fraction, "seed": seed, "group_id": "g"}
+        keys = {
+            "strategy": strategy,
+            "method": method,
+            "label_fraction": fraction,
+            "seed": seed,
+            "group_id": "g",
+            "labels_per_class": 0,
+        }
         lines = [
             {**keys, "row": row, "label": "x", "predicted": name, "confidence": 0.5, "likelihood": value}
             for row, name, value in zip(rows, predicted, likelihood, strict=True)

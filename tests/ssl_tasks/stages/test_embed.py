@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from tests_planted import commit, planted
 
+from ssl_tasks import norms
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.encoder import load_encoder, save_weights
@@ -86,20 +88,25 @@ def test_device_that_is_not_there_is_named(store: Store) -> None:
         run(with_encoder(store), device="abacus")
 
 
+def taking(shards: Shards) -> Callable[[Any], torch.Tensor]:
+    return lambda positions: torch.from_numpy(shards.take(positions))
+
+
 def test_the_untrained_networks_norms_know_train_rows_and_no_others(store: Store) -> None:
     made = planted(store)
     shards = Shards.open(made["normalize"])
-    positions = embed._sample_of_train(made["split"])
+    table = made["split"].table("splits.parquet")
+    positions = norms.sample(np.flatnonzero(table["split"].to_numpy() == "train"))
     names = made["split"].table("splits.parquet")["split"].to_pylist()
     assert positions.tolist() == [place for place, name in enumerate(names) if name == "train"]
     network = torch.nn.Sequential(torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.5))
-    embed._settle_norms(network, shards, positions, batch_size=len(positions))
+    norms.settle(network, taking(shards), positions, batch_size=len(positions))
     rows = shards.take(positions).astype(np.float64)
     assert network[0].running_mean.numpy() == pytest.approx(rows.mean(axis=0), abs=1e-5)
     assert network[0].running_var.numpy() == pytest.approx(rows.var(axis=0, ddof=1), abs=1e-4)
     assert not any(module.training for module in network.modules())
     before = network[0].running_mean.clone()
-    embed._settle_norms(network, shards, positions, batch_size=len(positions))
+    norms.settle(network, taking(shards), positions, batch_size=len(positions))
     assert torch.equal(network[0].running_mean, before)  # what the norms held before does not count
 
 
@@ -107,5 +114,5 @@ def test_a_network_without_norms_is_left_alone(store: Store) -> None:
     made = with_encoder(store)
     untouched = load_encoder(made["pretrain"], weights="initial").state_dict()
     encoder = load_encoder(made["pretrain"], weights="initial").eval()
-    embed._settle_norms(encoder, Shards.open(made["normalize"]), np.arange(40), batch_size=16)
+    norms.settle(encoder, taking(Shards.open(made["normalize"])), np.arange(40), batch_size=16)
     assert all(torch.equal(value, untouched[name]) for name, value in encoder.state_dict().items())
