@@ -105,10 +105,8 @@ def test_two_ranks_learn_what_one_does(run: Any, run_ranks: Any) -> None:
     alone = run()
     for together in run_ranks(run):
         for name in ("loss", "recall_at_1", "logit_scale", "grad_norm"):
-            np.testing.assert_allclose(
-                reach = 1e-6 if name == "recall_at_1" else 1e-8  # counted in float32
-                together[name], alone[name], rtol=0, atol=reach, err_msg=name
-            )
+            reach = 1e-6 if name == "recall_at_1" else 1e-8  # counted in float32
+            np.testing.assert_allclose(together[name], alone[name], rtol=0, atol=reach, err_msg=name)
 
 
 def test_the_tokenizer_travels_with_the_encoder() -> None:
