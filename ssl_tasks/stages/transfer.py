@@ -43,7 +43,8 @@ from ssl_tasks.transfer.tables import (
 )
 
 if TYPE_CHECKING:
-    from ssl_tasks.transfer.evaluate import Failure, Plan
+    from ssl_tasks.transfer.evaluate import Plan
+    from ssl_tasks.transfer.fits import Failure
 
 MAX_SEED = 2**63
 MAX_SEEDS = 1000

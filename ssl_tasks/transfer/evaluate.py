@@ -22,6 +22,7 @@ from ssl_tasks.transfer import BASELINE, majority, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
+from ssl_tasks.transfer.fits import Failure, Fit
 from ssl_tasks.transfer.metrics import ranked, score
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
@@ -41,44 +42,6 @@ class Plan:
     """Fits side by side; 0 for one per core."""
     slow_rows: int
     """Most train rows of a fit of a slow strategy."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Which fit it is."""
-
-    strategy: str
-    method: str
-    label_fraction: float
-    """Of all labelled train rows, also where the budget is a number a class."""
-    labels_per_class: int
-    """0 where the budget is a fraction."""
-    seed: int
-
-
-@dataclass(frozen=True)
-class Fit(Cell):
-    """One fit and what became of the labelled test rows."""
-
-    num_labels: int
-    predicted: IntArray
-    """(T,)"""
-    confidence: FloatArray
-    """(T,) probability of the predicted class."""
-    likelihood: FloatArray
-    """(T,) probability of the true class."""
-    values: dict[str, float]
-    chosen: dict[str, float]
-    text: str = ""
-    seconds: float = 0.0
-    """Of the fit, on one thread; 0 where another seed's fit on the same rows was shared."""
-
-
-@dataclass(frozen=True)
-class Failure(Cell):
-    """A fit that failed."""
-
-    error: str
 
 
 @dataclass(frozen=True)

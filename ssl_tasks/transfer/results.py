@@ -22,7 +22,7 @@ from ssl_tasks.transfer.bootstrap import (
     seed_weights,
 )
 from ssl_tasks.transfer.data import Labelled
-from ssl_tasks.transfer.evaluate import Cell, Failure, Fit
+from ssl_tasks.transfer.fits import Cell, Failure, Fit
 from ssl_tasks.transfer.metrics import METRICS, RANKED
 from ssl_tasks.transfer.tables import (
     BASELINES,

@@ -1,0 +1,45 @@
+"""What became of the fits of a transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ssl_tasks.transfer.base import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which fit it is."""
+
+    strategy: str
+    method: str
+    label_fraction: float
+    """Of all labelled train rows, also where the budget is a number a class."""
+    labels_per_class: int
+    """0 where the budget is a fraction."""
+    seed: int
+
+
+@dataclass(frozen=True)
+class Fit(Cell):
+    """One fit and what became of the labelled test rows."""
+
+    num_labels: int
+    predicted: IntArray
+    """(T,)"""
+    confidence: FloatArray
+    """(T,) probability of the predicted class."""
+    likelihood: FloatArray
+    """(T,) probability of the true class."""
+    values: dict[str, float]
+    chosen: dict[str, float]
+    text: str = ""
+    seconds: float = 0.0
+    """Of the fit, on one thread; 0 where another seed's fit on the same rows was shared."""
+
+
+@dataclass(frozen=True)
+class Failure(Cell):
+    """A fit that failed."""
+
+    error: str
