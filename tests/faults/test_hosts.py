@@ -14,12 +14,9 @@ SCRIPT = Path(__file__).with_name("hosts.sh")
 
 def namespaces() -> bool:
     """Whether this user may make networks."""
-    tools = shutil.which("ip") and shutil.which("unshare")
-    return (
-        bool(tools)
-        and subprocess.run(["ip", "netns", "list"], capture_output=True).returncode == 0
-        and os.geteuid() == 0
-    )
+    if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("unshare")):
+        return False
+    return subprocess.run(["ip", "netns", "list"], capture_output=True).returncode == 0
 
 
 @pytest.mark.skipif(not namespaces(), reason="needs root, ip and unshare: the run on several hosts was not made")
