@@ -89,6 +89,8 @@ def halve(
             tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=jobs, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune", storage_path=store, storage_filesystem=storage, stop=watch,
+                # else Tune saves every trial that ends, and what a trial is stands in the caller's store
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_Teller(watch, began)], verbose=0,
             ),
         ).fit()  # fmt: skip
