@@ -89,6 +89,8 @@ def halve(
             tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=jobs, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune", storage_path=store, storage_filesystem=storage, stop=watch,
+                # else Tune saves every trial that ends, and what a trial is stands in the caller's store
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 callbacks=[_Teller(watch, began)], verbose=0,
             ),
         ).fit()  # fmt: skip
@@ -119,7 +121,14 @@ class _Rungs(tune.Trainable):  # type: ignore[misc]  # Ray is untyped
         return {**found, METRIC: value, RESOURCE: self.reduction**self.rung, "done": last}
 
 
-class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray is untyped
+class _Here:
+    """Tune writes what it calls into its files too, which nobody reads; what is told to, as a console, cannot be."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class _Watch(_Here, tune.Stopper):  # type: ignore[misc]  # Ray is untyped
     """Holds the search to its budget, and remembers what became of each trial."""
 
     def __init__(self, steps: Sequence[Sequence[int]], told: Callable[[Reached], None], budget: float) -> None:
@@ -142,7 +151,7 @@ class _Watch(tune.Stopper):  # type: ignore[misc]  # Ray is untyped
         return self.left < min(cost for costs in self.costs for cost in costs)
 
 
-class _Teller(tune.Callback):  # type: ignore[misc]  # Ray is untyped
+class _Teller(_Here, tune.Callback):  # type: ignore[misc]  # Ray is untyped
     def __init__(self, watch: _Watch, began: Callable[[int], None]) -> None:
         self.watch, self.began = watch, began
 

@@ -154,7 +154,7 @@ def test_a_search_from_the_command_line_and_once_more(tmp_path: Path) -> None:
     assert (answer["state"], answer["metric"]) == ("completed", "knn")
     states = {row["trial"]: row["state"] for row in answer["trials"]}
     assert (states["bad-1"], states["good-1"]) == ("failed", "finished")
-    assert "loss is" in answer["trials"][-1]["error"]
+    assert "Lower pretrain.optimizer.lr" in answer["trials"][-1]["error"]
     best = yaml.safe_load((tmp_path / "best.yaml").read_text())
     winning = next(row for row in answer["trials"] if row["trial"] == answer["winner"])
     assert best["pretrain"]["method"] == {
