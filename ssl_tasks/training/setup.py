@@ -228,12 +228,28 @@ def calibrate(job: Job, method: Method, ranks: Ranks, autocast: Callable[[], Any
     best = min(layouts, key=lambda layout: seconds.get(layout, 0.0))
     compiled = config.compile == "always"
     if config.compile == "auto" and seconds[best] * job.total_steps > COMPILE_ABOVE_SECONDS and ranks.world == 1:
-        try:
-            seconds["compiled"] = _time_steps(job, method, ranks, best, autocast, compiled=True)
-            compiled = seconds["compiled"] < seconds[best]
-        except Exception as error:  # no compiler, an operator it cannot take: the run goes on without
-            seconds[f"not compiled: {type(error).__name__}"] = 0.0
+        compiled = _faster_compiled(job, method, ranks, best, autocast, seconds)
     return Choice(best, compiled, seconds)  # type: ignore[arg-type]  # a layout by now
+
+
+def _faster_compiled(
+    job: Job, method: Method, ranks: Ranks, layout: str, autocast: Callable[[], Any], seconds: dict[str, float]
+) -> bool:
+    """Try it, once: compiled code that corrupts memory ends the process, and the next one must not try again.
+
+    torch 2.14.1 does that with CPC at 32 px ("malloc(): invalid size").
+    """
+    store, marker = job.out.store, f"{job.partial}/compiling.json"
+    if store.read_json(marker) is not None:
+        seconds["not compiled: the process ended while it was tried"] = 0.0
+        return False
+    store.write_json(marker, {})
+    try:
+        seconds["compiled"] = _time_steps(job, method, ranks, layout, autocast, compiled=True)
+    except Exception as error:  # no compiler, an operator it cannot take: the run goes on without
+        seconds[f"not compiled: {type(error).__name__}"] = 0.0
+        return False
+    return seconds["compiled"] < seconds[layout]
 
 
 def _time_steps(

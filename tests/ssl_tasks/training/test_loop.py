@@ -18,6 +18,7 @@ from torch import distributed
 from ssl_tasks import methods
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store import Output, Store
+from ssl_tasks.training import setup
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
@@ -272,6 +273,26 @@ def test_calibration_is_kept_for_the_resumed_run() -> None:
     assert set(first["seconds"]) == {"contiguous", "channels_last"}
     job.out.store.write_json(f"{job.partial}/choice.json", {**first, "seconds": {"kept": 1.0}})
     assert train(job).choice["seconds"] == {"kept": 1.0}
+
+
+def test_compiling_that_ends_the_process_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def dies(*arguments: Any, compiled: bool) -> float:
+        tried.append(compiled)
+        if compiled:
+            raise KeyboardInterrupt  # as little to be caught as SIGABRT
+        return 1.0
+
+    monkeypatch.setattr(setup, "COMPILE_ABOVE_SECONDS", 0.0)
+    monkeypatch.setattr(setup, "_time_steps", dies)
+    job = make_job(**{**RECIPES["simclr"], "compile": "auto", "max_steps": 2})
+    with pytest.raises(KeyboardInterrupt):
+        train(job)
+    choice = train(job).choice
+    assert tried == [False, True, False]
+    assert choice["compiled"] is False
+    assert "not compiled: the process ended while it was tried" in choice["seconds"]
 
 
 def test_batches_do_not_depend_on_the_number_of_workers() -> None:
