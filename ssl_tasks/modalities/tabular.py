@@ -192,7 +192,7 @@ def _csv_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
         raise RequestError(f"ingest.path: {file} has no header line")
     _refuse_twins(file, names)
     if broken_names := [name for name in names if len(name.splitlines()) > 1]:
-        raise RequestError(f"ingest.path: {file} has a line break in the column name {broken_names[0]!r}")
+        raise RequestError(f"ingest.path: {file} has a line break in the column name {broken_names[0][:40]!r}")
     broken: list[str] = []
 
     def keep_aside(row: Any) -> str:

@@ -99,5 +99,8 @@ def test_a_later_file_without_a_needed_column_is_refused(tmp_path: Path, missing
 
 def test_a_header_that_never_ends_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data.csv").write_text('x,"y\n' + "1,2\n" * 50_000)
-    with pytest.raises(RequestError, match=r"data\.csv is not a table that can be read"):
+    # which of the two depends on how much of the file Arrow has read ahead
+    refused = r"data\.csv (is not a table that can be read|has a line break in the column name)"
+    with pytest.raises(RequestError, match=refused) as caught:
         read(tmp_path)
+    assert len(str(caught.value)) < 500
