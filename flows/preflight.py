@@ -136,11 +136,7 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
     from ssl_tasks.transfer.base import Blueprint
     from ssl_tasks.transfer.students import build_student
 
-    if normalized is None:
-        channels = normalize.channels if isinstance(normalize.channels, int) else 3
-        shape = [normalize.size, normalize.size, channels]
-    else:
-        shape = normalized.measured["shape"]
+    shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
     backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None

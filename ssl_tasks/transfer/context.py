@@ -74,34 +74,44 @@ def make_context(
         with building:
             return build_student(options, seed=seed, **like)
 
-    def loader(weights: Literal["encoder", "initial"]) -> Callable[[], nn.Module]:
-        loaded: dict[str, Tensor] = {}
+    def networks(weights: Literal["encoder", "initial"]) -> Callable[[], nn.Module]:
+        def source() -> nn.Module:
+            network = load_encoder(pretrain, weights).backbone
+            if weights == "initial":
+                settle(network.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
+            return network.cpu()
 
-        def network() -> nn.Module:
-            backbone = build(0)
-            with building:
-                if not loaded:
-                    source = load_encoder(pretrain, weights).backbone
-                    if weights == "initial":
-                        settle(source.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
-                    loaded.update(source.cpu().state_dict())
-            backbone.load_state_dict(loaded)
-            return backbone
-
-        return network
+        return _copies(source, lambda: build(0), building)
 
     return Context(
         payload=payload,
         augment=lambda batch, keys: kind.augment(batch, policy, keys),
         to_input=to_input,
         build=build,
-        networks={info["method"]: loader("encoder"), RANDOM_INIT: loader("initial")},
+        networks={info["method"]: networks("encoder"), RANDOM_INIT: networks("initial")},
         train=train,
         options=options,
         student=student if options.distill.student else None,
         classes=classes,
         inputs=stats.get("columns", ()),
     )
+
+
+def _copies(
+    source: Callable[[], nn.Module], build: Callable[[], nn.Module], building: threading.Lock
+) -> Callable[[], nn.Module]:
+    """Makes new networks with the weights of `source`, which is read once, when the first is asked for."""
+    loaded: dict[str, Tensor] = {}
+
+    def network() -> nn.Module:
+        made = build()
+        with building:
+            if not loaded:
+                loaded.update(source().state_dict())
+        made.load_state_dict(loaded)
+        return made
+
+    return network
 
 
 def policy_of(pretrain: Artifact) -> ResolvedPolicy:
