@@ -99,6 +99,7 @@ def _halve(
 ) -> list[Reached]:  # fmt: skip
     from flows.preflight import ray_environment
     from flows.search import train_to
+    from ssl_tasks.cluster.nodes import Demand
     from ssl_tasks.cluster.search import halve
     from ssl_tasks.report.searched import MEASURES, number
 
@@ -122,12 +123,14 @@ def _halve(
     folder = f"partial/search-{os.getpid()}-{os.urandom(4).hex()}"
     with ray_environment(recipe):
         address = os.environ.get("RAY_ADDRESS")
-        workers = max(trial.recipe.pretrain.num_workers * (1 + trial.recipe.pretrain.feed_workers) for trial in wanted)  # type: ignore[attr-defined]  # a section
+        demands = [Demand.of(trial.recipe.pretrain, use_gpu=False).total for trial in wanted]  # type: ignore[attr-defined]  # a section
+        most = {name: jobs * max(demand.get(name, 0) for demand in demands) for demand in demands for name in demand}
+        num_cpus = max(os.cpu_count() or 1, int(most.pop("CPU")))
         try:
             halve(
                 functools.partial(train_to, made, metric, address), [course.steps for course in made], told, began,
                 store=store.full(folder), storage=store.fs, address=address,
-                num_cpus=max(os.cpu_count() or 1, jobs * workers), reduction=reduction, jobs=jobs, budget=budget,
+                num_cpus=num_cpus, resources=most, reduction=reduction, jobs=jobs, budget=budget,
             )  # fmt: skip
         finally:
             console.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -12,7 +12,7 @@ from flows.console import print_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
 from flows.quiet import imports, quiet
-from flows.recipe import default_store, load_recipe
+from flows.recipe import load_recipe
 from ssl_tasks.errors import RequestError
 
 Cron = Annotated[str, typer.Option("--cron", metavar="LINE", help="When it runs: minute hour day month weekday.")]
@@ -61,7 +61,16 @@ def methods(json: Json = False, verbose: Verbose = False) -> None:
 
 def doctor(
     store: StoreUri = None,
-    ray: Annotated[bool, typer.Option("--ray", help="Start Ray as well and run one task.")] = False,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Start Ray as well and run one task, or ask every node of RAY_ADDRESS.")
+    ] = False,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="HOST:PORT", help="As --ray, for the cluster there.")
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", metavar="RECIPE", help="Whose training the cluster is to hold.")
+    ] = None,
+    overrides: Overrides = None,
     json: Json = False,
     verbose: Verbose = False,
 ) -> None:
@@ -69,9 +78,11 @@ def doctor(
     from flows.doctor import examine, worst
 
     with reporting(json=json, verbose=verbose, empty={"checks": []}) as out:
+        given: Any = load_recipe(recipe or "digits", overrides or (), store=store)
+        address = address or given.ray_address
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         findings = []
-        for finding in examine(store or default_store(), ray=ray):
+        for finding in examine(given.store, ray=ray or bool(address), address=address, config=given.pretrain):
             findings.append(finding)
             line = Text(f"{finding.level:<5}", style=colours[finding.level])
             line.append(f"{finding.check}: {finding.found}", style="default")

@@ -15,9 +15,10 @@ from typing import Any, Literal
 from flows import bytecode
 from flows import server as prefect_server
 from flows.execution import check_writable
-from flows.preflight import ADDRESS_FILE, unreachable
-from ssl_tasks.errors import PretextflowError
+from flows.preflight import ADDRESS_FILE, cluster_address, unreachable
+from ssl_tasks.errors import PretextflowError, RequestError
 from ssl_tasks.store import Store
+from ssl_tasks.training.config import PretrainConfig
 
 PACKAGES = (
     "pretextflow",
@@ -54,18 +55,26 @@ class Finding:
         return asdict(self)
 
 
-def examine(store: str, *, ray: bool = False) -> Iterator[Finding]:
+def examine(
+    store: str, *, ray: bool = False, address: str | None = None, config: PretrainConfig | None = None
+) -> Iterator[Finding]:
     """All findings, one after the other.
 
     Args:
-        ray: start a local Ray, or connect to the cluster of RAY_ADDRESS, and run one task.
+        ray: start a local Ray and run one task, or ask every node of the cluster.
+        address: of the cluster; where not given, RAY_ADDRESS.
+        config: of the training that the cluster is to hold; one worker by default.
     """
     yield from _versions()
     yield from _prefect()
     yield from _store(store)
-    yield from _ray_address()
-    yield from _ray_token()
-    if ray:
+    named = address or os.environ.get("RAY_ADDRESS")
+    yield from _ray_address(named, "--address " if address else "RAY_ADDRESS=")
+    yield from _ray_token(named)
+    cluster = cluster_address(named)
+    if ray and cluster:
+        yield from _cluster(cluster, store, config or PretrainConfig())
+    elif ray:
         yield _ray_starts()
 
 
@@ -130,15 +139,16 @@ def _store(uri: str) -> Iterator[Finding]:
         yield Finding("store", "fail", str(error), mend)
 
 
-def _ray_address() -> Iterator[Finding]:
-    address = os.environ.get("RAY_ADDRESS")
+def _ray_address(address: str | None, given: str) -> Iterator[Finding]:
     if address and address not in ("local", "auto"):
         problem = unreachable(address)
         if problem:
-            found = f"RAY_ADDRESS={address} does not answer: {problem}"
-            yield Finding("ray address", "fail", found, "unset RAY_ADDRESS")
+            found = f"{given}{address} does not answer: {problem}"
+            yield Finding(
+                "ray address", "fail", found, "unset RAY_ADDRESS" if given == "RAY_ADDRESS=" else "correct it"
+            )
         else:
-            yield Finding("ray address", "ok", f"RAY_ADDRESS={address} answers")
+            yield Finding("ray address", "ok", f"{given}{address} answers")
     else:
         yield Finding("ray address", "ok", "not set: each run starts a local Ray of its own")
     if not ADDRESS_FILE.exists():
@@ -151,18 +161,32 @@ def _ray_address() -> Iterator[Finding]:
         yield Finding("ray address file", "ok", f"{ADDRESS_FILE} names {known}, which answers")
 
 
-def _ray_token() -> Iterator[Finding]:
+def _ray_token(address: str | None) -> Iterator[Finding]:
     mode = os.environ.get("RAY_AUTH_MODE", "")
     path = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or path.is_file()
     if mode == "token" and not has_token:
         found = f"RAY_AUTH_MODE=token, and there is no token at {path}"
         yield Finding("ray token", "fail", found, "ray get-auth-token --generate")
-    elif os.environ.get("RAY_ADDRESS") and has_token and mode != "token":
+    elif address and has_token and mode != "token":
         found = "there is a token, and a client that connects by address does not use it by itself"
         yield Finding("ray token", "warn", found, "export RAY_AUTH_MODE=token if the cluster wants one")
     else:
         yield Finding("ray token", "ok", "used" if mode == "token" else "not needed for a local Ray")
+
+
+def _cluster(address: str, uri: str, config: PretrainConfig) -> Iterator[Finding]:
+    """The checks that a run makes before its first stage."""
+    from flows.cluster_check import seen
+
+    try:
+        plain = Store(uri)
+        made = not plain.is_local or Path(plain.root).exists()
+        for each in seen(address, uri if made else "", config):
+            if made or each.check != "cluster store":
+                yield Finding(each.check, each.level, each.found, each.mend)
+    except RequestError as error:
+        yield Finding("cluster", "fail", str(error))
 
 
 def _ray_starts() -> Finding:
@@ -170,7 +194,7 @@ def _ray_starts() -> Finding:
     from ssl_tasks.cluster.probe import run_one_task
 
     try:
-        with connection(os.environ.get("RAY_ADDRESS") or None, num_cpus=1):
+        with connection(num_cpus=1):
             return Finding("ray start", "ok", run_one_task())
     except Exception as error:  # Ray raises many kinds; each is a finding
         return Finding("ray start", "fail", f"{type(error).__name__}: {error}", "see /tmp/ray/session_latest/logs")

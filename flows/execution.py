@@ -14,6 +14,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from flows.cluster_check import check_cluster
 from flows.plan import Planned, make_plan
 from flows.preflight import CHECKS, check_ray, check_request, ray_environment
 from flows.recipe import Recipe, default_dag
@@ -184,6 +185,8 @@ def prepare(
         check_ray(recipe)
         check_writable(store)
     check_request(recipe, to_run)
+    if any(entry.name == "pretrain" for entry in to_run):
+        check_cluster(recipe)
     record = RunRecord(
         run_id=previous.run_id if previous else run_id or new_run_id(recipe.name),
         name=recipe.name,

@@ -176,7 +176,7 @@ CHECKS = (
 )
 
 
-def _address(given: str | None) -> str | None:
+def cluster_address(given: str | None) -> str | None:
     """host:port of the cluster that the recipe or RAY_ADDRESS names; None for a local Ray."""
     address = given or "local"
     if address == "auto":
@@ -188,7 +188,7 @@ def _address(given: str | None) -> str | None:
 def ray_environment(recipe: Recipe) -> Iterator[None]:
     """RAY_ADDRESS, which stages read, as host:port of the cluster; absent for a local Ray."""
     before = os.environ.pop("RAY_ADDRESS", None)
-    address = _address(recipe.ray_address or before)
+    address = cluster_address(recipe.ray_address or before)
     if address:
         os.environ["RAY_ADDRESS"] = address
     try:
@@ -205,7 +205,7 @@ def check_ray(recipe: Recipe) -> None:
     Raises:
         RequestError: the address is not host:port, or nothing answers there.
     """
-    address = _address(recipe.ray_address or os.environ.get("RAY_ADDRESS"))
+    address = cluster_address(recipe.ray_address or os.environ.get("RAY_ADDRESS"))
     if address is None:
         return
     where = "ray_address" if recipe.ray_address else "RAY_ADDRESS"

@@ -7,5 +7,7 @@ lean.py         Ray Train's own parts with fewer processes, for the local Ray
 standard.py     Ray Train as it comes, for clusters of others and for GPUs
 worker.py       what runs in each training process
 feed.py         a plan of steps through Ray Data, inside each training process
+nodes.py        what a training asks of a cluster, and whether its nodes have it: no Ray in there
+look.py         asks every node, from a process of its own
 probe.py        one Ray task, for `doctor --ray`
 """

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,19 @@ class Connection:
 
 
 @contextlib.contextmanager
-def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = False) -> Iterator[Connection]:
+def connection(
+    address: str | None = None,
+    num_cpus: int = 0,
+    verbose: bool = False,
+    resources: Mapping[str, float] | None = None,
+) -> Iterator[Connection]:
     """Be connected to Ray while the block runs.
 
     Args:
         address: host:port of a running cluster; None for a local one of our own.
         num_cpus: logical CPUs that a local one declares: more than there are cores, because training workers
             reserve theirs and the feed hangs for ever without any (ray#41603).
+        resources: custom ones that a local one declares.
 
     Raises:
         RequestError: nothing answers at the address.
@@ -67,7 +73,7 @@ def connection(address: str | None = None, num_cpus: int = 0, verbose: bool = Fa
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": level, "configure_logging": verbose}
     if address is None:
         # "local" said aloud: without it Ray reads an address file that a killed cluster leaves behind
-        options |= {"num_cpus": num_cpus or None, "include_dashboard": False}
+        options |= {"num_cpus": num_cpus or None, "include_dashboard": False, "resources": dict(resources or {})}
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, ValueError) as error:

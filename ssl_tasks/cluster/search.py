@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ def halve(
     storage: Any = None,
     address: str | None = None,
     num_cpus: int = 0,
+    resources: Mapping[str, float] | None = None,
     reduction: int = 3,
     jobs: int = 1,
     budget: int | None = None,
@@ -65,6 +66,7 @@ def halve(
         told: called in this process for every rung that a trial comes to.
         began: called in this process with every trial that starts.
         store: folder for Tune's own files, of the file system `storage` (None: this machine's).
+        num_cpus, resources: what a local Ray declares.
         reduction: a trial goes on from a rung where it is at least as good as the best 1/reduction of those before it.
         jobs: trials at a time.
         budget: most steps of all trials together. Begun rungs of other trials (`jobs` above 1) are cut short by it.
@@ -79,7 +81,7 @@ def halve(
         time_attr=RESOURCE, metric=METRIC, mode="max", grace_period=1, reduction_factor=reduction,
         max_t=reduction ** (len(steps[0]) - 1),
     )  # fmt: skip
-    with connection(address, num_cpus=num_cpus):
+    with connection(address, num_cpus=num_cpus, resources=resources):
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what it would say of a trial stands in its row
         trainable = tune.with_parameters(_Rungs, run=run, num_rungs=len(steps[0]), reduction=reduction)
         tune.Tuner(

@@ -8,14 +8,17 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ssl_tasks.artifact import FileEntry
+from ssl_tasks.cluster import look
 from ssl_tasks.cluster.connect import Connection, connection
+from ssl_tasks.cluster.nodes import Demand, Node, room, wants_gpu
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, Job
 
 FAILURE_GRACE_SECONDS = 5.0
@@ -39,12 +42,10 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     store.write_json(
         f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting Ray"}
     )
-    needed = config.num_workers * (1 + config.feed_workers)
-    with connection(address, num_cpus=max(cores, needed)) as ray_connection:
-        use_gpu = _use_gpu(config.use_gpu)
-        _preflight(needed, config.num_workers if use_gpu else 0)
-        threads = config.threads or max(1, cores // config.num_workers)
-        trainer = _trainer(job, ray_connection, use_gpu, threads)
+    with connection(address, **_of_a_local_ray(config, cores)) as ray_connection:
+        nodes = look.table()
+        use_gpu = _require_room(nodes, config)
+        trainer = _trainer(job, ray_connection, Demand.of(config, use_gpu=use_gpu))
         store.write_json(
             f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting workers"}
         )
@@ -64,40 +65,32 @@ def _read_own(job: Job, name: str) -> Any:
     return found if found and found.get("attempt") == job.out.attempt else None
 
 
-def _use_gpu(wanted: bool | str) -> bool:
-    import ray
-
-    there = ray.cluster_resources().get("GPU", 0) > 0
-    if wanted is True and not there:
-        raise RequestError("pretrain.use_gpu: the Ray cluster has no GPU; set it to auto or false")
-    return there if wanted == "auto" else bool(wanted)
+def _of_a_local_ray(config: PretrainConfig, cores: int) -> dict[str, Any]:
+    """What a Ray of our own declares: at least what this training takes, whatever this machine has."""
+    demand = Demand.of(config, use_gpu=False).total
+    return {"num_cpus": max(cores, int(demand.pop("CPU"))), "resources": demand}
 
 
-def _preflight(cpus: int, gpus: int) -> None:
-    """Refuse what would wait for ever: training workers that leave no CPU for the feed (ray#41603)."""
-    import ray
-
-    there = ray.cluster_resources()
-    for name, needed, advice in (
-        ("CPU", cpus, "one for each worker and each of its pretrain.feed_workers"),
-        ("GPU", gpus, "one for each worker"),
-    ):
-        if there.get(name, 0) < needed:
-            raise RequestError(
-                f"pretrain.num_workers: this run needs {needed} {name} ({advice}) and the Ray cluster has "
-                f"{there.get(name, 0):g}; lower num_workers or add nodes"
-            )
+def _require_room(nodes: Sequence[Node], config: PretrainConfig) -> bool:
+    """Whether the workers get GPUs. Asked again here, because a cluster changes after the check before the run."""
+    found = room(nodes, config)
+    if found.level == "fail":
+        raise RequestError(str(found))
+    return wants_gpu(config, nodes)
 
 
-def _trainer(job: Job, ray_connection: Connection, use_gpu: bool, threads: int) -> Any:
+def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
     import ray.train
 
-    config = job.config
+    config, use_gpu = job.config, "GPU" in demand.worker
     settings = {
         "train_loop_per_worker": train_worker,
-        "train_loop_config": {"job": job, "threads": threads},
+        "train_loop_config": {"job": job},
         "scaling_config": ray.train.ScalingConfig(
-            num_workers=config.num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": 1, "GPU": int(use_gpu)}
+            num_workers=demand.num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker=dict(demand.worker),
+            placement_strategy=demand.placement,
         ),
         "run_config": ray.train.RunConfig(
             name=f"ray-{uuid.uuid4().hex[:8]}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,11 +32,18 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     report({"step": 0, "note": "building the model"})
     try:
-        _train(job, rank, world, settings["threads"], report)
+        _train(job, rank, world, _threads(job, context.get_local_world_size()), report)
     except PretextflowError as error:
         # any rank: the others may be waiting for this one, and the driver ends them when it reads this
         failure = {"message": str(error), "kind": type(error).__name__, "attempt": job.out.attempt}
         store.write_json(f"{folder}/{FAILURE_FILE}", failure)
+
+
+def _threads(job: Job, workers_here: int) -> int:
+    config = job.config
+    return config.threads or (
+        config.cpus_per_worker if config.cpus_per_worker > 1 else max(1, (os.cpu_count() or 1) // workers_here)
+    )
 
 
 def _train(job: Job, rank: int, world: int, threads: int, report: Callable[[dict[str, Any]], None]) -> None:

@@ -29,10 +29,20 @@ def check(config: PretrainConfig) -> None:
             f"pretrain.batch_size: {config.batch_size} cannot be shared by {config.num_workers} workers in "
             f"{config.accumulate} parts; use a multiple of {parts}"
         )
+    _check_gpus(config)
     method = methods.spec(config.method.name).method
     refuse_coupled(method, options, config.accumulate)
     refuse_few_rows(method, config.method.name, config.rows_in_statistics)
     method.check(options, config.batch_size)
+
+
+def _check_gpus(config: PretrainConfig) -> None:
+    share, several = config.gpus_per_worker, config.num_workers > 1
+    if share != int(share) and (share > 1 or several):
+        raise RequestError(
+            f"pretrain.gpus_per_worker: {share:g} is no whole number; a share of a GPU is for a single worker, as NCCL "
+            "refuses two on one GPU"
+        )
 
 
 def check_rows(config: PretrainConfig, num_rows: int) -> list[str]:

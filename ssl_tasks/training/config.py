@@ -98,8 +98,17 @@ class PretrainConfig(Config):
 
     num_workers: int = execution(1, ge=1)
     use_gpu: bool | Literal["auto"] = execution("auto")
+    """auto: where the cluster has GPUs."""
+    cpus_per_worker: int = execution(1, ge=1)
+    """CPUs that Ray keeps free for each worker, besides those of its feed."""
+    gpus_per_worker: float = execution(1.0, gt=0)
+    """Where GPUs are used; a share only for a single worker: NCCL refuses two on one GPU."""
+    resources_per_worker: dict[str, Annotated[float, Field(gt=0)]] = execution({})
+    """Ray's custom resources, as in `{a100: 1}`; a local Ray declares them."""
+    placement: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = execution("PACK")
+    """Workers on few nodes or on many; STRICT_ refuses what is not one node, or a node each."""
     threads: int = execution(0, ge=0)
-    """CPU threads of each worker; 0 shares this machine's cores out."""
+    """CPU threads of each worker; 0: cpus_per_worker where that is above 1, else its share of its node's cores."""
     feed_workers: int = execution(1, ge=1)
     """Ray Data tasks per worker that make views at the same time."""
     augment_on: Literal["workers", "device"] = execution("workers")

@@ -1,0 +1,103 @@
+"""Every node of a running cluster is asked: two raylets on this machine."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cluster_check import check_cluster
+from flows.doctor import examine
+from flows.recipe import load_recipe
+from ssl_tasks.cluster import look
+from ssl_tasks.cluster.nodes import judge, versions
+from ssl_tasks.errors import RequestError
+from ssl_tasks.store import Store
+from ssl_tasks.training.config import PretrainConfig
+
+TOKEN = "3f" * 16
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """host:port of a cluster of two nodes with a token; nothing of it runs in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        from ray.cluster_utils import Cluster
+
+        small = {"object_store_memory": 100 << 20, "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **small}, shutdown_at_exit=False)
+        try:
+            cluster.add_node(num_cpus=1, resources={"special": 1}, object_store_memory=100 << 20)
+            yield cluster.address
+        finally:
+            cluster.shutdown()
+
+
+def recipe(store: Store, address: str, **pretrain: Any) -> Any:
+    sets = [f"pretrain.{name}={value}" for name, value in pretrain.items()]
+    return load_recipe("digits", [*sets, f"ray_address={address}"], store=store.uri)
+
+
+def test_all_nodes_answer_and_leave_no_probe(address: str, store: Store) -> None:
+    nodes = look.ask(address, store.uri)
+    assert sorted(node.total["CPU"] for node in nodes) == [1, 2]
+    assert len({node.name for node in nodes}) == 2
+    assert [node.problem for node in nodes] == ["", ""]
+    assert [node.store for node in nodes] == ["", ""]
+    assert all(node.versions == versions() for node in nodes)
+    assert all(node.shm_bytes for node in nodes)
+    assert store.list("runs") == []
+    assert [each.level for each in judge(nodes, PretrainConfig(), versions())] == ["ok"] * 5
+
+
+def test_a_run_is_refused_before_its_first_stage(address: str, store: Store) -> None:
+    check_cluster(recipe(store, address))
+    check_cluster(recipe(store, address, resources_per_worker="{special: 1}"))
+    with pytest.raises(
+        RequestError, match=r"this run needs 4 CPU .* the Ray cluster has 3 CPU on 2 nodes; set pretrain"
+    ):
+        check_cluster(recipe(store, address, num_workers=2))
+    with pytest.raises(RequestError, match=r"no node has 2 special; lower pretrain\.resources_per_worker"):
+        check_cluster(recipe(store, address, resources_per_worker="{special: 2}"))
+
+
+def test_doctor_shows_the_same_checks(address: str, store: Store) -> None:
+    found = {each.check: each for each in examine(store.uri, ray=True, address=address)}
+    assert found["cluster room"].found == "holds 1 workers of 1 CPU and 1 CPU for their feed"
+    assert {"cluster nodes", "cluster versions", "cluster store", "cluster /dev/shm"} <= set(found)
+    assert "ray start" not in found
+
+
+@pytest.mark.parametrize(("mode", "token"), [("token", "5a" * 16), ("disabled", "")])
+def test_a_wrong_token_is_said_and_waited_for_no_longer_than_told(
+    address: str, mode: str, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+    began = time.monotonic()
+    with pytest.raises(RequestError, match=r"^ray_address: .*token"):
+        look.ask(address, seconds=10)
+    assert time.monotonic() - began < 45
+
+
+def test_a_port_of_something_else_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "NODE_SECONDS", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        began = time.monotonic()
+        with pytest.raises(RequestError, match=r"^ray_address: .*127\.0\.0\.1"):
+            look.ask(f"127.0.0.1:{server.getsockname()[1]}", seconds=4)
+    assert time.monotonic() - began < 20
+
+
+def test_a_place_that_a_node_does_not_have(store: Store, tmp_path: Path) -> None:
+    assert look._try_store(str(tmp_path / "elsewhere"), "runs/.probe", "0" * 32).startswith("does not see")
+    (tmp_path / "file").touch()
+    store.write_bytes("runs/.probe", b"x")
+    assert look._try_store(store.uri, "runs/.probe", "0" * 32) == ""
+    assert look._try_store(str(tmp_path / "file"), "runs/.probe", "0" * 32).startswith("cannot read and write")
