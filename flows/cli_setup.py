@@ -12,7 +12,7 @@ from flows.console import print_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
 from flows.quiet import imports, quiet
-from flows.recipe import load_recipe
+from flows.recipe import default_store, load_recipe
 from ssl_tasks.errors import RequestError
 
 Cron = Annotated[str, typer.Option("--cron", metavar="LINE", help="When it runs: minute hour day month weekday.")]
@@ -78,11 +78,12 @@ def doctor(
     from flows.doctor import examine, worst
 
     with reporting(json=json, verbose=verbose, empty={"checks": []}) as out:
-        given: Any = load_recipe(recipe or "digits", overrides or (), store=store)
-        address = address or given.ray_address
+        given: Any = load_recipe(recipe or "digits", overrides or (), store=store) if recipe or overrides else None
+        address = address or (given and given.ray_address)
+        config, store = (given.pretrain, given.store) if given else (None, store or default_store())
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         findings = []
-        for finding in examine(given.store, ray=ray or bool(address), address=address, config=given.pretrain):
+        for finding in examine(store, ray=ray or bool(address), address=address, config=config):
             findings.append(finding)
             line = Text(f"{finding.level:<5}", style=colours[finding.level])
             line.append(f"{finding.check}: {finding.found}", style="default")

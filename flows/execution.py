@@ -23,7 +23,7 @@ from ssl_tasks.errors import PretextflowError, RequestError
 from ssl_tasks.materialize import Materialized, materialize
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
-from ssl_tasks.store.runs import RunRecord, RunState, StageRecord, new_run_id, save_run
+from ssl_tasks.store.runs import RUN_VARIABLE, RunRecord, RunState, StageRecord, new_run_id, save_run
 
 METRIC_STAGES = ("clean", "assign", "split", "pretrain", "transfer", "report")
 """Stages whose measured values are the run's metrics."""
@@ -74,6 +74,7 @@ class Execution:
         self.listener.started(planned)
         began = time.monotonic()
         try:
+            os.environ[RUN_VARIABLE] = self.record.run_id
             with ray_environment(self.recipe):
                 made = materialize(
                     self.store,

@@ -9,5 +9,6 @@ worker.py       what runs in each training process
 feed.py         a plan of steps through Ray Data, inside each training process
 nodes.py        what a training asks of a cluster, and whether its nodes have it: no Ray in there
 look.py         asks every node, from a process of its own
+metrics.py      gauges for Prometheus
 probe.py        one Ray task, for `doctor --ray`
 """

@@ -18,6 +18,7 @@ from ssl_tasks.cluster.nodes import Demand, Node, room, wants_gpu
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.store.runs import RUN_VARIABLE
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, Job
 
@@ -85,7 +86,7 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
     config, use_gpu = job.config, "GPU" in demand.worker
     settings = {
         "train_loop_per_worker": train_worker,
-        "train_loop_config": {"job": job},
+        "train_loop_config": {"job": job, "run": os.environ.get(RUN_VARIABLE, "")},
         "scaling_config": ray.train.ScalingConfig(
             num_workers=demand.num_workers,
             use_gpu=use_gpu,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ssl_tasks.cluster.feed import start_feed
+from ssl_tasks.cluster.metrics import Metrics
 from ssl_tasks.errors import PretextflowError
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.training.job import FAILURE_FILE, Job, checkpoint_steps
@@ -24,9 +25,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     store, folder = job.out.store, job.partial
+    metrics = Metrics(settings["run"], job.out.fingerprint[:12], job.config.method.name) if rank == 0 else None
 
     def report(progress: dict[str, Any]) -> None:
-        if rank == 0:
+        if metrics is not None:
+            metrics.tell(progress)
             with contextlib.suppress(OSError):  # a store that is away for a moment must not end the training
                 store.write_json(f"{folder}/{PROGRESS_FILE}", {"total_steps": job.total_steps, **progress})
 

@@ -21,6 +21,8 @@ from ssl_tasks.store.lease import born
 
 RunState = Literal["running", "completed", "failed", "interrupted", "cancelled"]
 StageStatus = Literal["pending", "ran", "cached", "failed", "skipped"]
+RUN_VARIABLE = "PRETEXTFLOW_RUN"
+"""Of a process that runs stages: the run's id, by which their metrics are told apart."""
 UNFINISHED: tuple[RunState, ...] = ("failed", "interrupted", "cancelled")
 
 
