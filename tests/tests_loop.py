@@ -37,10 +37,16 @@ def artifacts(modality: str, size: int) -> tuple[Any, ...]:
     return made["normalize"], made["split"], made["augment"]
 
 
-def make_job(size: int = 8, **options: Any) -> Job:
+def make_job(size: int = 8, place: tuple[str, str] | None = None, **options: Any) -> Job:
+    """A job on digits of `size` pixels, or on a table.
+
+    Args:
+        place: store and fingerprint of another process's job, to go on from its checkpoint; by default of its own.
+    """
     config = PretrainConfig.model_validate({**COMMON, **options})
     normalized, split, augmented = artifacts(config.modality, size)
-    out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
+    uri, name = place or (normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}")
+    out = Output(uri, name, "a", "pretrain")
     return Job(
         config, out, normalized, split, augmented, methods.view_policies(config.method.options(), config.modality)
     )

@@ -14,6 +14,7 @@ from ssl_tasks.cluster.feed import start_feed
 from ssl_tasks.cluster.metrics import Metrics
 from ssl_tasks.errors import PretextflowError
 from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import FAILURE_FILE, Job, checkpoint_steps
 
 
@@ -35,15 +36,15 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     report({"step": 0, "note": "building the model"})
     try:
-        _train(job, rank, world, _threads(job, context.get_local_world_size()), report)
+        _train(job, rank, world, _threads(job.config, context.get_local_world_size()), report)
     except PretextflowError as error:
         # any rank: the others may be waiting for this one, and the driver ends them when it reads this
         failure = {"message": str(error), "kind": type(error).__name__, "attempt": job.out.attempt}
         store.write_json(f"{folder}/{FAILURE_FILE}", failure)
 
 
-def _threads(job: Job, workers_here: int) -> int:
-    config = job.config
+def _threads(config: PretrainConfig, workers_here: int) -> int:
+    """CPU threads of a worker on whose node `workers_here` train."""
     return config.threads or (
         config.cpus_per_worker if config.cpus_per_worker > 1 else max(1, (os.cpu_count() or 1) // workers_here)
     )

@@ -97,7 +97,7 @@ class LastGradient:
         self.at = 0.0
         for weight in module.parameters():
             if weight.requires_grad:
-                weight.register_hook(self._note)
+                weight.register_hook(self._note)  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
     def _note(self, _gradient: Tensor) -> None:
         self.at = time.perf_counter()

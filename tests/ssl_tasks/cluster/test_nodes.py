@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from ssl_tasks.cluster.nodes import Demand, Node, Seen, fits, judge, room, versions, wants_gpu
+from ssl_tasks.config import semantic
+from ssl_tasks.errors import RequestError
 from ssl_tasks.training.config import PretrainConfig
 
 HERE = {"python": "3.11", "ray": "2.60.0", "torch": "2.14.1", "pyarrow": "26.0.1", "pretextflow": "0.1.0 (abc)"}
@@ -156,3 +158,30 @@ def test_a_container_with_the_usual_64_mb_of_shared_memory() -> None:
     (said,) = failed(judge([small, replace(small, name="c", shm_bytes=None)], config(), HERE))
     assert "node 10.0.0.4 has 0.07 GB at /dev/shm and an object store of 2.00 GB" in said
     assert "--shm-size" in said
+
+
+@pytest.mark.parametrize(("share", "workers"), [(0.5, 2), (1.5, 1)])
+def test_a_gpu_is_not_shared_between_workers(share: float, workers: int) -> None:
+    from ssl_tasks.stages.pretrain import check
+
+    check(config(gpus_per_worker=0.5))
+    with pytest.raises(RequestError, match=r"pretrain\.gpus_per_worker: \d\.5 is no whole number"):
+        check(config(gpus_per_worker=share, num_workers=workers))
+
+
+def test_placement_and_resources_change_no_fingerprint() -> None:
+    moved = config(
+        num_workers=4, cpus_per_worker=8, gpus_per_worker=2, resources_per_worker={"a100": 1}, placement="SPREAD",
+        profile_steps=5,
+    )  # fmt: skip
+    assert semantic(moved) == semantic(config())
+
+
+def test_threads_follow_the_cpus_of_a_worker_or_share_its_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ssl_tasks.cluster.worker import _threads
+
+    monkeypatch.setattr("os.cpu_count", lambda: 12)
+    assert _threads(config(), workers_here=3) == 4
+    assert _threads(config(), workers_here=16) == 1
+    assert _threads(config(cpus_per_worker=6), workers_here=3) == 6
+    assert _threads(config(cpus_per_worker=6, threads=2), workers_here=3) == 2
