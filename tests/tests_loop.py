@@ -23,14 +23,15 @@ from ssl_tasks.training.timing import READ, VIEWS, tell_feed
 from ssl_tasks.training.views import make_views
 
 COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_checks": 2, "max_steps": 50}
+STORE = "PRETEXTFLOW_TEST_ARTIFACTS"
 
 
 @functools.cache
 def artifacts(modality: str, size: int) -> tuple[Any, ...]:
-    """The same data in every process: the built-in sets, small."""
+    """The same data in every process: the built-in sets, small; made once where `STORE` names a place."""
     from tests_chain import run_chain
 
-    store = Store.open(os.path.join(tempfile.mkdtemp(), "store"))
+    store = Store.open(os.path.join(os.environ.get(STORE) or tempfile.mkdtemp(), "store"))
     cancer = {"path": "builtin:cancer", "modality": "tabular", "label_column": "diagnosis"}
     recipe: dict[str, Any] = {"normalize": {"size": size, "channels": 1}, "clean": {"near_duplicates": None}}
     made = run_chain(store, recipe | ({"ingest": cancer} if modality == "tabular" else {}))

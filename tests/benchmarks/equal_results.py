@@ -28,7 +28,7 @@ def curve(name: str, steps: int, world: int) -> list[float]:
         }
         ranks = [
             subprocess.Popen(
-                [sys.executable, __file__, "--rank", name, str(steps), str(rank), str(world), folder],
+                [sys.executable, "-W", "ignore::FutureWarning", __file__, "--rank", name, str(steps), str(rank), str(world), folder],
                 stdout=subprocess.PIPE, text=True, env=env,
             )
             for rank in range(world)
@@ -72,7 +72,9 @@ def views_differ(name: str, steps: int) -> int:
 def main(steps: int, wanted: list[str]) -> int:
     """Print a line for each case as it is done."""
     from tests_equal import CASES
+    from tests_loop import STORE
 
+    os.environ.setdefault(STORE, tempfile.mkdtemp())
     print(f"{'case':24} {'tolerance':>9} {'2 workers':>10} {'4 workers':>10}   loss first to last  views that differ")
     worst = 0
     for name, case in CASES.items():

@@ -57,6 +57,14 @@ class TwoRanks:
         return errors
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ranks find the data that their test has made, or another one before it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRETEXTFLOW_TEST_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoRanks]:
     ranks = TwoRanks(lambda: tmp_path_factory.mktemp("ranks"))
