@@ -26,9 +26,10 @@ def curve(name: str, steps: int, world: int) -> list[float]:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry),
         }
+        command = [sys.executable, "-W", "ignore::FutureWarning", __file__, "--rank", name, str(steps)]
         ranks = [
             subprocess.Popen(
-                [sys.executable, "-W", "ignore::FutureWarning", __file__, "--rank", name, str(steps), str(rank), str(world), folder],
+                [*command, str(rank), str(world), folder],
                 stdout=subprocess.PIPE, text=True, env=env,
             )
             for rank in range(world)
