@@ -13,9 +13,10 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, TEST, TRAIN
+from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
+from ssl_tasks.transfer import domains
 from ssl_tasks.transfer.data import check_labels
 
 if TYPE_CHECKING:
@@ -67,6 +68,21 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
     transfer = getattr(recipe, "transfer", None)
     if getattr(transfer, "strategies", []):
         check_labels(split.table(SPLITS_FILE, [SPLIT, LABEL]), getattr(transfer, "labels_per_class", ()))
+
+
+def require_domains(recipe: Recipe, ingested: Artifact) -> None:
+    """Refuse domains that the data does not have, and such with different label sets."""
+    transfer: Any = getattr(recipe, "transfer", None)
+    if getattr(transfer, "strategies", []) and transfer.domains.given:
+        domains.pairs(ingested.table(ROWS_FILE, [DOMAIN, LABEL]), transfer.domains)
+
+
+def require_domain_rows(recipe: Recipe, split: Artifact) -> None:
+    """Refuse domains of too few rows or labels in a split."""
+    transfer: Any = getattr(recipe, "transfer", None)
+    if getattr(transfer, "strategies", []) and transfer.domains.given:
+        table = split.table(SPLITS_FILE, [DOMAIN, SPLIT, LABEL])
+        domains.check(table, transfer.domains, transfer.labels_per_class)
 
 
 def require_used_policies(recipe: Recipe) -> None:
@@ -168,11 +184,13 @@ class Check:
 
 CHECKS = (
     Check("ingest", "transfer", require_labels),
+    Check("ingest", "transfer", require_domains),
     Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
     Check("split", "transfer", require_usable_labels),
+    Check("split", "transfer", require_domain_rows),
 )
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
@@ -34,6 +34,7 @@ from ssl_tasks.transfer.tables import (
     CHOICES,
     CHOICES_FILE,
     COMPARISONS,
+    DOMAINS_FILE,
     FAILURES,
     FAILURES_FILE,
     PREDICTIONS,
@@ -88,6 +89,16 @@ class TransferConfig(Options):
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
         return _distinct(value)
 
+    @model_validator(mode="after")
+    def _domains_where_needed(self) -> Self:
+        for name in self.strategies:
+            if strategies_there_are.strategy(name).source_only and not self.domains.given:
+                raise ValueError(
+                    f"strategies: {name} adapts to a domain without labels; name it in transfer.domains.target, or set "
+                    "transfer.domains.leave_one_out=true"
+                )
+        return self
+
     @field_validator("seeds", mode="before")
     @classmethod
     def _counted(cls, value: Any) -> Any:
@@ -128,10 +139,12 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, evaluate, raw, results
+    from ssl_tasks.transfer import checks, data, domains, evaluate, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class)
+    labelled = data.load(split, () if config.domains.given else config.labels_per_class)
+    if config.domains.given:
+        domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -144,7 +157,15 @@ def run(
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
-    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
+    measured: dict[str, Any] = {}
+    if config.domains.given:
+        targets = domains.shifts(labelled, config.domains)
+        found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, stop)
+        labelled, fits, failures = found.data, found.fits, found.failures
+        out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
+        measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
+    else:
+        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric)
@@ -172,6 +193,7 @@ def run(
             "capped": results.capped(fits),
             "failed": len(failures),
             "warnings": results.warnings(fits, failures),
+            **measured,
         },
     )
 

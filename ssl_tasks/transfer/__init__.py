@@ -30,6 +30,11 @@ STRATEGIES = {
     "distill_logits": "ssl_tasks.transfer.distill_logits",
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
+    "coral": "ssl_tasks.transfer.coral",
+    "deep_coral": "ssl_tasks.transfer.deep_coral",
+    "mmd": "ssl_tasks.transfer.mmd",
+    "dann": "ssl_tasks.transfer.dann",
+    "adabn": "ssl_tasks.transfer.adabn",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""

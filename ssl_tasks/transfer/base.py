@@ -29,6 +29,20 @@ Map = Callable[[FloatArray], FloatArray]
 
 
 @dataclass(frozen=True)
+class Domains:
+    """Positions, where test rows are of another domain, the target, than the labels, which are of the sources."""
+
+    source: IntArray
+    """Train rows of the source domains, labelled or not."""
+    target: IntArray
+    """Train rows of the target, none of them with a label."""
+    held_out: tuple[IntArray, IntArray]
+    """Rows of source and target for measuring the gap: val rows, or train rows where a domain has too few of them."""
+    of_source: IntArray
+    """All rows of the source domains, of whatever split."""
+
+
+@dataclass(frozen=True)
 class Context:
     """For strategies that train on the samples themselves: how to read them and build a network for them."""
 
@@ -55,6 +69,8 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network."""
+    domains: Domains | None = None
+    """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -132,6 +148,8 @@ class Strategy:
     """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    source_only: str = ""
+    """Of a strategy that adapts to `Context.domains`, and needs them: the one that does the same without adapting."""
     slow: bool = False
     """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +38,8 @@ class Labelled:
     """Positions of labelled test rows."""
     groups: Int
     """(T,) group numbers of the labelled test rows, from 0."""
+    source_test: Int = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Positions of labelled test rows of the domains that the labels are from, where `test` is of another."""
 
     @property
     def num_groups(self) -> int:

@@ -179,7 +179,7 @@ def _attempt(
         labels=data.labels[positions],
         val=rows[data.val],
         val_labels=data.labels[data.val],
-        test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
+        test=rows[np.concatenate([data.test, data.val, data.source_test])],  # val's value compares strategies
         num_classes=len(data.classes),
         seed=seed,
         metric=metric,
@@ -196,10 +196,12 @@ def _attempt(
 
 
 def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
-    labels, scores = data.labels[data.test], prediction.scores[: len(data.test)]
-    chosen = dict(prediction.chosen)
+    labels, chosen = data.labels[data.test], dict(prediction.chosen)
+    scores, of_val, of_source = np.split(prediction.scores, np.cumsum([len(data.test), len(data.val)]))
     if len(data.val):
-        chosen[f"val_{metric}"] = score(data.labels[data.val], prediction.scores[len(data.test) :])[metric]
+        chosen[f"val_{metric}"] = score(data.labels[data.val], of_val)[metric]
+    if len(data.source_test):
+        chosen[f"source_{metric}"] = score(data.labels[data.source_test], of_source)[metric]
     index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
     return _Done(
         values={**score(labels, scores), **ranked(labels, scores)},

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, TRANSFER
 from ssl_tasks.store import Output
+from ssl_tasks.transfer import strategy as find_strategy
 from ssl_tasks.transfer.bootstrap import (
     Float,
     holm,
@@ -34,6 +35,7 @@ from ssl_tasks.transfer.tables import (
     PREDICTIONS,
     RANDOM_INIT,
     RAW_INPUT,
+    SOURCE_ONLY,
 )
 
 Replicates = dict[str, Float]
@@ -43,7 +45,13 @@ Budget = tuple[float, int]
 Key = tuple[str, str, Budget]
 """Strategy, method and budget."""
 
-PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
+PREFIXES = {
+    RANDOM_INIT: "",
+    FROM_SCRATCH: "scratch_",
+    RAW_INPUT: "raw_",
+    MAJORITY: "majority_",
+    SOURCE_ONLY: "source_",
+}
 """Of a baseline's comparison in the summary."""
 
 
@@ -121,11 +129,18 @@ def _pairs(
     """What is compared with what: columns that name it, and for each seed the numbers of two fits."""
     for (strategy, of, budget), ours in cells.items():
         for baseline in BASELINES if of == method else ():
-            theirs = cells.get((baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, baseline, budget), {})
+            theirs = cells.get((*_fits_of(baseline, strategy, of), budget), {})
             sides = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
             if sides:
                 about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
                 yield {**about, "baseline": baseline}, sides
+
+
+def _fits_of(baseline: str, strategy: str, method: str) -> tuple[str, str]:
+    """Strategy and method of the fits that a comparison of `strategy` on the encoder of `method` is with."""
+    if baseline in (FROM_SCRATCH, MAJORITY):
+        return baseline, baseline
+    return (find_strategy(strategy).source_only, method) if baseline == SOURCE_ONLY else (strategy, baseline)
 
 
 def _difference(
@@ -175,7 +190,8 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
     """A line for each strategy and label budget: means over seeds, and the differences with their intervals.
 
     `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
-    `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
+    `majority_` before them against the other baselines, absent where there is no such fit, and those with `source_`
+    against the same without adaptation to the target domain. `val` is what the fits
     reached on val. A budget without a fit of `random_init` or of `from_scratch` has no line.
     """
     values: dict[Key, list[Fit]] = defaultdict(list)
@@ -202,8 +218,8 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
         val = [fit.chosen[f"val_{metric}"] for fit in ours if f"val_{metric}" in fit.chosen]
         line |= {"val": float(np.mean(val))} if val else {}
         for baseline, row in found.items():
-            name, prefix = baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, PREFIXES[baseline]
-            line[baseline] = _mean(values[name, baseline, budget], metric)
+            prefix = PREFIXES[baseline]
+            line[baseline] = _mean(values[(*_fits_of(baseline, strategy, method), budget)], metric)
             line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
             line[f"{prefix}p"] = row["p_holm"]
         lines.append(line)

@@ -10,7 +10,9 @@ RANDOM_INIT = "random_init"
 FROM_SCRATCH = "from_scratch"
 RAW_INPUT = "raw_input"
 MAJORITY = "majority"
-BASELINES = (RANDOM_INIT, FROM_SCRATCH, RAW_INPUT, MAJORITY)
+SOURCE_ONLY = "source_only"
+"""Of a strategy that adapts to a target: what `Strategy.source_only` names, on the same encoder."""
+BASELINES = (RANDOM_INIT, FROM_SCRATCH, RAW_INPUT, MAJORITY, SOURCE_ONLY)
 PER_CLASS = pa.field("labels_per_class", pa.int64(), nullable=False)
 """0 where the label budget is a fraction; `label_fraction` is the share of all labels either way."""
 
@@ -66,6 +68,24 @@ CHOICES = pa.schema(
 """What each fit chose on val (C, k, learning rate), what it reached there, and what else is worth knowing of it."""
 
 CHOICES_FILE = "choices.parquet"
+
+DOMAINS = pa.schema(
+    [
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        PER_CLASS,
+        pa.field("num_labels", pa.int64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+"""With `transfer.domains`, of each fit for each target domain: every metric of the target's test rows, the main one of
+the sources' (`source_` before it), and the gap between the domains in the encoder's features (`mmd_before`,
+`a_distance_before`) and in those of the fitted network (`_after`), where it has its own."""
+DOMAINS_FILE = "domains.parquet"
 
 FAILURES = pa.schema(
     [
