@@ -50,10 +50,11 @@ def has_statistics(network: nn.Module) -> bool:
 
 def check(blueprint: Blueprint) -> None:
     """Refuse networks without batch norm."""
-    if not has_statistics(blueprint.backbone):
+    network = blueprint.backbone
+    if not has_statistics(network):
         raise RequestError(
-            f"transfer.strategies: adabn exchanges the statistics of batch norms, and {type(blueprint.backbone).__name__} "
-            "has none; leave it out, or pretrain a network with batch norm, such as resnet18 or, small, test_resnet"
+            f"transfer.strategies: adabn exchanges the statistics of batch norms, and {type(network).__name__} has "
+            "none; leave it out, or pretrain a network with batch norm, such as resnet18 or, small, test_resnet"
         )
 
 

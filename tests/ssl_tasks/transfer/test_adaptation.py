@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,34 +30,45 @@ OPTIONS: dict[str, Any] = {
 SOURCE, VAL, TARGET, TEST = (np.arange(start, start + 120) for start in (0, 120, 240, 360))
 
 
-def norms(seed: int) -> nn.Module:
-    """Batch norm between linear layers: (B, 6) -> (B, 8)."""
+MOVED = (6.0, -6.0, 0.0, 1.0, 1.0, 1.0)
+"""Towards other classes: what no batch statistics undo is lost."""
+NUISANCE = (0.0, 0.0, 0.0, 2.0, 2.0, -2.0)
+"""Along features that say nothing of the class."""
+
+
+def norms(seed: int, norm: Callable[[int], nn.Module] = nn.BatchNorm1d) -> nn.Module:
+    """(B, 6) -> (B, 8)."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU())
+        network = nn.Sequential(nn.Linear(6, 8), norm(8), nn.ReLU())
     network.num_features = 8  # type: ignore[assignment]
     return network
 
 
-def shifted(scale: float = 3.0, offset: float = 4.0) -> tuple[np.ndarray, np.ndarray]:
+def plain(seed: int) -> nn.Module:
+    """Without batch norm, whose statistics would be those of both domains in a batch."""
+    return norms(seed, nn.Identity)
+
+
+def shifted(offset: Sequence[float], scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Three classes; target rows are such rows scaled and moved."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 3, 480)
     values = random.normal(size=(480, 6)) + 3 * np.eye(3, 6)[labels]
-    values[240:] = scale * values[240:] + offset
+    values[240:] = scale * values[240:] + np.array(offset)
     return values, labels
 
 
-def context(values: np.ndarray, **options: Any) -> Context:
+def context(values: np.ndarray, build: Callable[[int], nn.Module] = norms, **options: Any) -> Context:
     payload = torch.from_numpy(values.astype(np.float32))
     with torch.inference_mode():
-        features = norms(7).eval()(payload).double().numpy()
+        features = build(7).eval()(payload).double().numpy()
     return Context(
         payload=lambda positions: payload[torch.from_numpy(positions)],
         augment=lambda batch, keys: batch,
         to_input=lambda batch: batch,
-        build=norms,
-        networks={"made": lambda: norms(7)},
+        build=build,
+        networks={"made": lambda: build(7)},
         train=np.concatenate([SOURCE, TARGET]),
         options=Options.model_validate(OPTIONS | options),
         method="made",
@@ -86,26 +98,30 @@ def test_these_are_the_ones_that_adapt() -> None:
 
 @pytest.mark.parametrize("name", ["coral", "adabn"])
 def test_a_shift_of_scale_and_place_is_undone(name: str) -> None:
-    values, labels = shifted()
+    values, labels = shifted(MOVED, scale=2.0)
     unadapted, _, before = accuracy("fine_tune", task(values, labels), labels)
     target, source, chosen = accuracy(name, task(values, labels), labels)
-    assert unadapted < 0.8 < 0.9 < min(target, source)
+    assert unadapted < 0.6 < 0.8 < target
+    assert source > 0.9
     assert chosen["mmd_after"] < 0.2 * before["mmd_after"]
 
 
-@pytest.mark.parametrize(("name", "weight"), [("dann", 1.0), ("mmd", 3.0), ("deep_coral", 1.0)])
-def test_the_penalty_lowers_the_gap_and_the_source_is_kept(name: str, weight: float) -> None:
-    values, labels = shifted(scale=1.5, offset=0.7)
-    _, _, without = accuracy(name, task(values, labels, adapt={name: 0.0}), labels)
-    _, source, chosen = accuracy(name, task(values, labels, adapt={name: weight}), labels)
+@pytest.mark.parametrize(("name", "steps", "weight"), [("dann", 500, 0.3), ("mmd", 150, 1.0), ("deep_coral", 150, 1.0)])
+def test_the_penalty_lowers_the_gap_and_the_source_is_kept(name: str, steps: int, weight: float) -> None:
+    """The critic needs its time."""
+    values, labels = shifted(NUISANCE)
+    tune = {**OPTIONS["tune"], "steps": steps, "learning_rates": [1e-2]}
+    (_, _, without), (_, source, chosen) = (
+        accuracy(name, task(values, labels, build=plain, tune=tune, adapt={name: of}), labels) for of in (0.0, weight)
+    )
     assert source > 0.9
-    assert chosen["mmd_after"] < without["mmd_after"]
+    assert chosen["mmd_after"] < 0.5 * without["mmd_after"]
 
 
 @pytest.mark.parametrize("name", ADAPTING)
 def test_labels_of_the_target_are_not_asked_for(name: str) -> None:
     """A task has none of them: what a fit gives depends on source labels and target rows alone."""
-    values, labels = shifted()
+    values, labels = shifted(MOVED)
     first = strategy(name).fit(task(values, labels)).scores
     labels[240:] = (labels[240:] + 1) % 3
     assert np.array_equal(first, strategy(name).fit(task(values, labels)).scores)
@@ -156,7 +172,8 @@ def test_the_gradient_is_reversed_towards_the_features_alone() -> None:
         else:
             loss = domain_loss(critic, *leaves, strength)
         loss.backward()
-        return [leaf.grad for leaf in leaves] + [weight.grad.clone() for weight in critic.parameters()], float(loss)
+        of_critic = [weight.grad.clone() for weight in critic.parameters()]
+        return [leaf.grad for leaf in leaves] + of_critic, float(loss.detach())
 
     (plain, value), (turned, same) = gradients(None), gradients(0.25)
     assert same == pytest.approx(value)
@@ -176,7 +193,7 @@ def test_the_reversal_grows_as_in_the_paper() -> None:
 
 
 def test_adabn_without_a_target_of_its_own_is_fine_tuning() -> None:
-    values, labels = shifted()
+    values, labels = shifted(MOVED)
     given = task(values, labels)
     tuned, found = strategy("fine_tune").fit(given), strategy("adabn").fit(given)
     assert np.array_equal(found.scores[120:], tuned.scores[120:])  # rows of the source, under its statistics
@@ -186,7 +203,7 @@ def test_adabn_without_a_target_of_its_own_is_fine_tuning() -> None:
 
 
 def test_equal_tasks_give_equal_bits() -> None:
-    values, labels = shifted()
+    values, labels = shifted(MOVED)
     for name in ADAPTING:
         first, second = (strategy(name).fit(task(values, labels)) for _ in range(2))
         assert np.array_equal(first.scores, second.scores)
