@@ -57,14 +57,14 @@ def several(split: Artifact, splits: pa.Table) -> pa.ChunkedArray:
     if given.null_count == len(given):
         one = " They have one label each, which is transfer.task=classification." if _any(splits[LABEL]) else ""
         raise RequestError(
-            "transfer.task: multi_label needs rows with several labels, and no row has a list of them; name their column "
-            f"with ingest.labels_column, and what parts them with ingest.labels_separator, {WITHOUT}.{one}"
+            "transfer.task: multi_label needs rows with several labels, and no row has a list of them; name their "
+            f"column with ingest.labels_column, and what parts them with ingest.labels_separator, {WITHOUT}.{one}"
         )
     return given
 
 
 def indicators(given: pa.ChunkedArray) -> tuple[list[str], Int]:
-    """Sorted names of the K classes, and (N, K) 1 where a row has the class, 0 where not, -1 where it is not labelled."""
+    """Sorted names of the K classes, and (N, K): 1 where a row has the class, 0 where not, -1 where nobody knows."""
     flat = pc.list_flatten(given)
     classes = sorted(pc.unique(flat).drop_null().to_pylist())
     table = np.zeros((len(given), len(classes)), np.int64)
@@ -76,7 +76,7 @@ def indicators(given: pa.ChunkedArray) -> tuple[list[str], Int]:
 
 def one_stratum(splits: pa.Table, known: NDArray[np.bool_]) -> pa.Table:
     """The table with one and the same label for all rows that have a target: label budgets are drawn from all alike."""
-    same = pa.array(np.where(known, "", None), pa.string())
+    same = pc.if_else(pa.array(known), pa.scalar(""), pa.scalar(None, pa.string()))
     return splits.set_column(splits.column_names.index(LABEL), splits.schema.field(LABEL), same)
 
 
@@ -156,4 +156,4 @@ def _is_number(text: str) -> bool:
 
 
 def _any(column: pa.ChunkedArray) -> bool:
-    return column.null_count < len(column)
+    return bool(column.null_count < len(column))

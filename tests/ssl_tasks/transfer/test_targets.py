@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ SPLITS = ["train"] * 4 + ["val", "test", "test"]
 
 
 def split_of(store: Store, splits: Sequence[str] = SPLITS, **targets: Any) -> Artifact:
-    """A split artifact whose ingest has twice the rows, and these targets at the even ones; `labels` may be one a row."""
+    """A split artifact whose ingest has twice the rows, these targets at the even ones; `labels` may be one a row."""
     count = len(splits)
     one = targets.pop("labels") if all(not isinstance(value, list) for value in targets.get("labels", [[]])) else None
     table = split_table(one or [None] * count, splits)
@@ -63,15 +64,15 @@ def test_several_labels_are_0_and_1_for_each_class(store: Store) -> None:
 def test_budgets_are_prefixes_of_one_order_of_all_labelled_rows(store: Store, task: str) -> None:
     count = 40
     splits = ["train"] * count + ["test"]
-    values: dict[str, Any] = {
+    both: dict[str, dict[str, Any]] = {
         "regression": {"number": [None if n % 4 == 0 else float(n) for n in range(count)] + [1.0]},
         "multi_label": {"labels": [None if n % 4 == 0 else ["a"] * (n < 9) for n in range(count)] + [["a"]]},
-    }[task]
-    found = data.load(split_of(store, splits, **values), task=task)
+    }
+    found = data.load(split_of(store, splits, **both[task]), task=task)
     assert num_labelled(found.splits) == 30
     drawn = [draw(found.splits, Budget(fraction=fraction), 1) for fraction in (0.01, 0.1, 0.5, 1.0)]
     assert [len(rows) for rows in drawn] == [1, 3, 15, 30]
-    for smaller, larger in zip(drawn[:-1], drawn[1:], strict=True):
+    for smaller, larger in itertools.pairwise(drawn):
         assert {*smaller.tolist()} < {*larger.tolist()}
     assert all(number % 4 for number in drawn[-1].tolist())
     assert {*limit(found.splits, drawn[2], 3, 1).tolist()} == {*drawn[1].tolist()}
