@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import DOMAIN, LABEL, SPLIT, TEST, TRAIN, VAL
 from ssl_tasks.transfer.base import Domains
-from ssl_tasks.transfer.data import NAMED, Int, Labelled, check_labels
+from ssl_tasks.transfer.data import Int, Labelled, check_labels
 from ssl_tasks.transfer.options import DomainsConfig
+from ssl_tasks.transfer.targets import NAMED
 
 KEY = "transfer.domains"
 HELD_OUT = 20
