@@ -81,6 +81,7 @@ def planted(
     rows: int = 300,
     equal: bool = False,
     quarantined: Sequence[Mapping[str, Any]] = (),
+    domains: Sequence[str] = (),
 ) -> dict[str, Artifact]:
     """Every stage's artifact up to embed.
 
@@ -98,7 +99,7 @@ def planted(
     pretrained = noise + signal * np.eye(3, 4, dtype=np.float32)[classes]
     random_init = pretrained if equal else noise
     return _commit_all(
-        store, given, splits, values, {"pretrained": pretrained, "random_init": random_init}, quarantined
+        store, given, splits, values, {"pretrained": pretrained, "random_init": random_init}, quarantined, domains
     )
 
 
@@ -109,9 +110,13 @@ def _commit_all(
     values: np.ndarray,
     embeddings: Mapping[str, np.ndarray],
     quarantined: Sequence[Mapping[str, Any]],
+    domains: Sequence[str],
 ) -> dict[str, Artifact]:
     count = len(given)
     table = split_table(given, splits)
+    if domains:
+        place = table.column_names.index("domain")
+        table = table.set_column(place, table.schema.field("domain"), pa.array(domains, pa.string()))
     made: dict[str, Artifact] = {}
 
     def add(stage: str, parents: Sequence[str], measured: Mapping[str, Any], *writes: Callable[[Output], Any]) -> None:

@@ -115,10 +115,10 @@ def check(splits: pa.Table, config: DomainsConfig, labels_per_class: Sequence[in
 
 
 def _seen(splits: pa.Table, sources: Sequence[str], target: str) -> pa.Table:
-    """`splits` with labels of source rows, and of the target's test rows, alone."""
-    of_source = pc.is_in(splits[DOMAIN], pa.array(sources))
-    tested = pc.and_(pc.equal(splits[DOMAIN], target), pc.equal(splits[SPLIT], TEST))
-    kept = pc.if_else(pc.fill_null(pc.or_(of_source, tested), False), splits[LABEL], pa.scalar(None, pa.string()))
+    """`splits` with the labels of the sources' train and val rows, and of the target's test rows, alone."""
+    of_source, of_target = (pc.is_in(splits[DOMAIN], pa.array(names)) for names in (sources, [target]))
+    there = pc.if_else(pc.equal(splits[SPLIT], TEST), of_target, of_source)
+    kept = pc.if_else(there, splits[LABEL], pa.scalar(None, pa.string()))
     return splits.set_column(splits.column_names.index(LABEL), LABEL, kept)
 
 

@@ -49,6 +49,7 @@ def evaluate_shifts(
     of_targets, failures = [], []
     for shift in shifts:
         reused = replace(context, train=shift.data.train, domains=shift.domains)
+        stop.clear()  # it was set at the end of the target before
         found, failed = evaluate(plan, shift.data, encoders, reused, stop)
         before = {method: _gap_before(load(), shift) for method, load in encoders.items()}
         of_targets.append((shift, [_with(fit, before.get(fit.method, {})) for fit in found]))
