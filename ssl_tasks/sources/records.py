@@ -20,7 +20,7 @@ from ssl_tasks.sources.boxes import boxes_of
 from ssl_tasks.sources.columns import Batch, Columns, Reader, choose
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.listing import Part, read_parts, unchanged
-from ssl_tasks.sources.values import ROLES, fill_split, role_columns
+from ssl_tasks.sources.values import ROLES, TARGETS, fill_split, role_columns
 from ssl_tasks.sources.walk import is_utf8
 
 HANDFUL = 5
@@ -35,8 +35,8 @@ class Records(Source):
     kind = "records"
     what = "a list or data set"
     keys = frozenset(
-        {"image_column", "mask_column", "masks", "boxes_column", "boxes", "captions"}
-        | {f"{role}_column" for role in ROLES.values()}
+        {"image_column", "mask_column", "masks", "boxes_column", "boxes", "captions", "labels_separator"}
+        | {f"{role}_column" for role in (ROLES | TARGETS).values()}
     )
 
     def __init__(
@@ -102,7 +102,7 @@ class Records(Source):
                     boxes_of(value, f"{place}: boxes") for value, place in zip(values, places, strict=True)
                 ]
             names = {c: reader.class_names[given] for c, given in columns.roles.items() if given in reader.class_names}
-            part.table |= role_columns(given_roles, names, places)
+            part.table |= role_columns(given_roles, names, places, self.config.labels_separator)
             fill_split(part.table, self.splits.get(name), len(places))
         return part
 

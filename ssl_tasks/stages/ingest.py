@@ -15,7 +15,20 @@ import pyarrow.parquet as pq
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import BOXES, CONTENT_ID, LABEL, LABELS, MASK, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
+from ssl_tasks.schema import (
+    BOXES,
+    CONTENT_ID,
+    LABEL,
+    LABELS,
+    MASK,
+    NUMBER,
+    ROW,
+    ROWS,
+    ROWS_FILE,
+    SAMPLE_ID,
+    SOURCE,
+    align,
+)
 from ssl_tasks.shards import ShardWriter
 from ssl_tasks.sources.base import Source
 from ssl_tasks.sources.config import SourceConfig
@@ -117,6 +130,7 @@ class _Counts:
         self.dense = dict.fromkeys(dense, 0)
         """By column of masks or boxes, the rows that have a value."""
         self._labelled = {LABEL: 0, LABELS: 0}
+        self._numbered: int | None = None
         self._classes: set[str] = set()
         self._more = False
 
@@ -124,6 +138,8 @@ class _Counts:
         self.rows += rows.num_rows
         for name in self.dense.keys() & set(rows.column_names):
             self.dense[name] += rows.num_rows - rows[name].null_count
+        if NUMBER in rows.column_names:
+            self._numbered = (self._numbered or 0) + rows.num_rows - rows[NUMBER].null_count
         for name in self._labelled.keys() & set(rows.column_names):
             column = rows[name]
             self._labelled[name] += rows.num_rows - column.null_count
@@ -135,8 +151,12 @@ class _Counts:
                     self._more = True
 
     def measured(self) -> dict[str, Any]:
-        """Classes stand there as far as they are few; `more_classes` says that there are others."""
+        """Classes stand there as far as they are few; `more_classes` says that there are others.
+
+        `numbered` counts rows with a number, where a column of numbers is named.
+        """
         return {
+            **({} if self._numbered is None else {"numbered": self._numbered}),
             "labelled": self._labelled[LABEL],
             "multi_labelled": self._labelled[LABELS],
             "classes": sorted(self._classes),
