@@ -32,8 +32,8 @@ def test_sentences_say_whose_labels_and_what_adapting_gave() -> None:
     first, *others = sentences(measured())
     assert first == "Labels are of a and test rows of b, of which no label was used."
     assert others[0] == (
-        "With all labels (40), adapting by coral helped: 80.0% against 60.0% of a linear probe, +20.0 points (95% interval "
-        "+10.0 to +30.0)."
+        "With all labels (40), adapting by coral helped: 80.0% against 60.0% of a linear probe, +20.0 points (95% "
+        "interval +10.0 to +30.0)."
     )
     assert "dann did not show to help" in others[1]
     assert "mmd did harm" in others[2]
