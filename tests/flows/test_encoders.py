@@ -19,16 +19,22 @@ from ssl_tasks.store.runs import RunRecord, StageRecord, save_run
 FINGERPRINT = "ab" * 32
 RUN = "20261128-101112-digits-12ef"
 INFO: dict[str, Any] = {
-    **{"method": "byol", "backbone": "test_resnet", "stem": "auto", "modality": "image", "input_shape": [1, 8, 8]},
-    **{"stats": {"mean": [0.5]}, "num_features": 128, "steps": 3, "precision": "fp32", "seed": 0},
+    "method": "byol",
+    "backbone": "test_resnet",
+    "stem": "auto",
+    "modality": "image",
+    "input_shape": [1, 8, 8],
+    "stats": {"mean": [0.5]},
+    "num_features": 128,
+    "steps": 3,
+    "precision": "fp32",
+    "seed": 0,
 }
 
 
 def recipe(store: Store, *encoders: str, strategy: str = "concatenate") -> Recipe:
     named = ", ".join(f"'{encoder}'" for encoder in encoders)
-    return load_recipe(
-        "digits", [f"transfer.strategies=[{strategy}]", f"transfer.encoders=[{named}]"], store=store.uri
-    )
+    return load_recipe("digits", [f"transfer.strategies=[{strategy}]", f"transfer.encoders=[{named}]"], store=store.uri)
 
 
 def encoder(store: Store, **changes: Any) -> str:
@@ -75,7 +81,9 @@ def test_missing_artifacts_and_other_architectures_are_refused_before_anything_r
     check(recipe(store, encoder(store), strategy="greedy_soup"), store)
     vit = encoder(store, backbone="test_vit", method="mae")
     check(recipe(store, vit), store)  # features of another width can stand beside the run's own
-    with pytest.raises(RequestError, match=r"transfer\.encoders: mae \w{8} is no network of the run's own architecture"):
+    with pytest.raises(
+        RequestError, match=r"transfer\.encoders: mae \w{8} is no network of the run's own architecture"
+    ):
         check(recipe(store, vit, strategy="uniform_soup"), store)
 
 
