@@ -1,11 +1,11 @@
-"""What the page says where labels and test rows are of different domains: the gap, and what adapting to it gave."""
+"""What the page says where labels and test rows are of different domains; `advice` says what adapting gave."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import JUDGEMENTS, Line, interval, judge, labels, percent
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, judge, labels, percent
 from ssl_tasks.transfer import strategy
 
 MEASURES = {"mmd": 3, "a_distance": 2}
@@ -13,16 +13,13 @@ MEASURES = {"mmd": 3, "a_distance": 2}
 
 
 def sentences(measured: Mapping[str, Any]) -> list[str]:
-    """Whose labels and test rows the figures rest on, and whether adapting helped; none without domains.
+    """Whose labels and test rows the figures rest on; none without domains.
 
     Args:
         measured: by the transfer stage.
     """
     lines = measured.get("domains")
-    if not lines:
-        return []
-    targets = {line["target"]: line["sources"] for line in lines}
-    return [_protocol(targets), *(_adapted(line) for line in measured["summary"] if "source_difference" in line)]
+    return [_protocol({line["target"]: line["sources"] for line in lines})] if lines else []
 
 
 def _protocol(targets: Mapping[str, Sequence[str]]) -> str:
@@ -35,22 +32,12 @@ def _protocol(targets: Mapping[str, Sequence[str]]) -> str:
     )
 
 
-def _adapted(line: Line) -> str:
-    found = strategy(line["strategy"])
-    than = strategy(found.source_only).title
-    verb = {"better": "helped", "worse": "did harm", "open": "did not show to help"}[judge(line, "source_")]
-    return (
-        f"With {labels(line)}, adapting by {line['strategy']} {verb}: {percent(line['pretrained'])} against "
-        f"{percent(line['source_only'])} of {than}, {interval(line, 'source_')}."
-    )
-
-
 def section(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     """A line for each target, strategy and label budget, numbers written out; empty without domains."""
     adapted = {
-        (line["strategy"], line["labels_per_class"] or line["label_fraction"]): JUDGEMENTS[judge(line, "source_")]
+        _cell(line): JUDGEMENTS[judge(line, "counterpart_")]
         for line in measured["summary"]
-        if "source_difference" in line
+        if "counterpart" in line and strategy(line["strategy"]).adapts
     }
     return [
         {
@@ -60,10 +47,15 @@ def section(measured: Mapping[str, Any]) -> list[dict[str, str]]:
             "value": percent(line["value"]),
             "source": percent(line["source"]) if "source" in line else "",
             **{name: _course(line, name, digits) for name, digits in MEASURES.items()},
-            "adapting": adapted.get((line["strategy"], line["labels_per_class"] or line["label_fraction"]), ""),
+            "adapting": adapted.get(_cell(line), ""),
         }
         for line in measured.get("domains", [])
     ]
+
+
+def _cell(line: Line) -> tuple[str, float]:
+    """Strategy and budget; of labels a class the fraction is each target's own."""
+    return line["strategy"], line["labels_per_class"] or line["label_fraction"]
 
 
 def _title(name: str) -> str:

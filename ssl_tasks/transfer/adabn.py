@@ -65,5 +65,6 @@ STRATEGY = Strategy(
     needs="payload",
     seeded=True,
     check=check,
-    source_only="fine_tune",
+    adapts=True,
+    counterpart="fine_tune",
 )

@@ -71,14 +71,22 @@ class Context:
     """(N, D) embeddings of all rows by that network."""
     domains: Domains | None = None
     """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
+    further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
+    """As `networks`, for each encoder of `transfer.encoders`, by its name."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
         return self.networks[self.method]()
 
+    def encoders(self) -> list[Callable[[], nn.Module]]:
+        """Makers of that network and of those of `transfer.encoders`: all trained, or all untrained."""
+        return [networks[self.method] for networks in (self.networks, *self.further.values())]
+
     def blueprint(self) -> Blueprint:
         """What strategies check before they are fitted."""
-        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
+        student = self.student(0) if self.student else None
+        further = {name: next(iter(networks.values()))() for name, networks in self.further.items()}
+        return Blueprint(self.build(0), self.options, student, further)
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,8 @@ class Task:
     metric: str = "accuracy"
     """What is maximized on val."""
     context: Context | None = None
+    widths: Sequence[int] = ()
+    """Columns of each encoder, where rows are the embeddings by several of them side by side."""
 
     def val_score(self, scores: FloatArray) -> tuple[float, float]:
         """What to maximize over candidates: the metric on val, and log likelihood where that is equal."""
@@ -129,6 +139,8 @@ class Blueprint:
     options: Options
     student: nn.Module | None = None
     """That of `distill.student`, where it names one."""
+    further: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Those of `transfer.encoders`, by name."""
 
 
 @dataclass(frozen=True)
@@ -142,14 +154,21 @@ class Strategy:
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload"] = "embeddings"
+    encoders: Literal["one", "several", "any"] = "one"
+    """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
+
+    Embeddings are then those by all encoders side by side, `Task.widths` wide each.
+    """
+    counterpart: str | None = None
+    """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None
     """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
-    source_only: str = ""
-    """Of a strategy that adapts to `Context.domains`, and needs them: the one that does the same without adapting."""
+    adapts: bool = False
+    """Whether it adapts to `Context.domains`, and so needs a target domain; its `counterpart` does not adapt."""
     slow: bool = False
     """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

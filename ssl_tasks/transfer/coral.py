@@ -59,4 +59,6 @@ def _power(symmetric_DD: FloatArray, exponent: float) -> FloatArray:
     return found
 
 
-STRATEGY = Strategy("coral", "a linear probe aligned by CORAL", fit, needs="payload", source_only="linear_probe")
+STRATEGY = Strategy(
+    "coral", "a linear probe aligned by CORAL", fit, needs="payload", adapts=True, counterpart="linear_probe"
+)

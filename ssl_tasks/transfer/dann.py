@@ -52,5 +52,5 @@ def ramp(progress: float) -> float:
 
 
 STRATEGY = Strategy(
-    "dann", "domain-adversarial fine-tuning", fit, needs="payload", seeded=True, source_only="fine_tune"
+    "dann", "domain-adversarial fine-tuning", fit, needs="payload", seeded=True, adapts=True, counterpart="fine_tune"
 )

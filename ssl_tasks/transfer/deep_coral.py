@@ -34,5 +34,11 @@ def _covariance(rows_ND: Tensor) -> Tensor:
 
 
 STRATEGY = Strategy(
-    "deep_coral", "fine-tuning under Deep CORAL", fit, needs="payload", seeded=True, source_only="fine_tune"
+    "deep_coral",
+    "fine-tuning under Deep CORAL",
+    fit,
+    needs="payload",
+    seeded=True,
+    adapts=True,
+    counterpart="fine_tune",
 )

@@ -32,5 +32,5 @@ def discrepancy(source_SD: Tensor, target_TD: Tensor) -> Tensor:
 
 
 STRATEGY = Strategy(
-    "mmd", "fine-tuning under an MMD penalty", fit, needs="payload", seeded=True, source_only="fine_tune"
+    "mmd", "fine-tuning under an MMD penalty", fit, needs="payload", seeded=True, adapts=True, counterpart="fine_tune"
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ssl_tasks.config import Config
+from ssl_tasks.config import Config, artifact_references
 
 Rate = Annotated[float, Field(gt=0)]
 Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
@@ -74,6 +74,13 @@ class Net2NetConfig(Config):
     """Blocks that are put at the end of each stage."""
 
 
+class SoupConfig(Config):
+    """What model soups are made of: networks that are fine-tuned from each encoder as section `tune` says."""
+
+    orders: int = Field(1, ge=1)
+    """Fits of each learning rate of `tune`: batches in another order, and other views."""
+
+
 class DomainsConfig(Config):
     """Labels from some domains, test rows from another; without it all domains are one."""
 
@@ -112,10 +119,21 @@ class AdaptConfig(Config):
 class Options(Config):
     """What strategies that train networks are told; `TransferConfig` is one."""
 
+    encoders: tuple[str, ...] = artifact_references()
+    """Further encoders for the strategies that combine several: runs, or fingerprints or URIs of pretrain artifacts."""
+
     scratch: ScratchConfig = ScratchConfig()
     tune: TuneConfig = TuneConfig()
     net2net: Net2NetConfig = Net2NetConfig()
     distill: DistillConfig = DistillConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
+    soup: SoupConfig = SoupConfig()
     domains: DomainsConfig = DomainsConfig()
     adapt: AdaptConfig = AdaptConfig()
+
+    @field_validator("encoders")
+    @classmethod
+    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value) or len(set(value)) < len(value):
+            raise ValueError("name each encoder once")
+        return value

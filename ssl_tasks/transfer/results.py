@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, TRANSFER
 from ssl_tasks.store import Output
-from ssl_tasks.transfer import strategy as find_strategy
+from ssl_tasks.transfer import strategy as strategy_of
 from ssl_tasks.transfer.bootstrap import (
     Float,
     holm,
@@ -35,7 +35,6 @@ from ssl_tasks.transfer.tables import (
     PREDICTIONS,
     RANDOM_INIT,
     RAW_INPUT,
-    SOURCE_ONLY,
 )
 
 Replicates = dict[str, Float]
@@ -45,13 +44,7 @@ Budget = tuple[float, int]
 Key = tuple[str, str, Budget]
 """Strategy, method and budget."""
 
-PREFIXES = {
-    RANDOM_INIT: "",
-    FROM_SCRATCH: "scratch_",
-    RAW_INPUT: "raw_",
-    MAJORITY: "majority_",
-    SOURCE_ONLY: "source_",
-}
+PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
 """Of a baseline's comparison in the summary."""
 
 
@@ -128,19 +121,20 @@ def _pairs(
 ) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
     """What is compared with what: columns that name it, and for each seed the numbers of two fits."""
     for (strategy, of, budget), ours in cells.items():
-        for baseline in BASELINES if of == method else ():
-            theirs = cells.get((*_fits_of(baseline, strategy, of), budget), {})
+        for baseline, key in _baselines(strategy, method) if of == method else ():
+            theirs = cells.get((*key, budget), {})
             sides = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
             if sides:
                 about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
                 yield {**about, "baseline": baseline}, sides
 
 
-def _fits_of(baseline: str, strategy: str, method: str) -> tuple[str, str]:
-    """Strategy and method of the fits that a comparison of `strategy` on the encoder of `method` is with."""
-    if baseline in (FROM_SCRATCH, MAJORITY):
-        return baseline, baseline
-    return (find_strategy(strategy).source_only, method) if baseline == SOURCE_ONLY else (strategy, baseline)
+def _baselines(name: str, method: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What the fits of a strategy are compared with: a name, and whose fits those are (strategy and method)."""
+    for baseline in BASELINES:
+        yield baseline, (baseline if baseline in (FROM_SCRATCH, MAJORITY) else name, baseline)
+    if counterpart := strategy_of(name).counterpart:
+        yield counterpart, (counterpart, method)
 
 
 def _difference(
@@ -190,9 +184,10 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
     """A line for each strategy and label budget: means over seeds, and the differences with their intervals.
 
     `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
-    `majority_` before them against the other baselines, absent where there is no such fit, and those with `source_`
-    against the same without adaptation to the target domain. `val` is what the fits
-    reached on val. A budget without a fit of `random_init` or of `from_scratch` has no line.
+    `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
+    reached on val. `counterpart` names the strategy that a strategy is meant to beat on the same encoder, where there
+    is one; `counterpart_value` is what it reached. A budget without a fit of `random_init` or of `from_scratch` has no
+    line.
     """
     values: dict[Key, list[Fit]] = defaultdict(list)
     for fit in fits:
@@ -217,9 +212,10 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
         }
         val = [fit.chosen[f"val_{metric}"] for fit in ours if f"val_{metric}" in fit.chosen]
         line |= {"val": float(np.mean(val))} if val else {}
+        theirs = dict(_baselines(strategy, method))
         for baseline, row in found.items():
-            prefix = PREFIXES[baseline]
-            line[baseline] = _mean(values[(*_fits_of(baseline, strategy, method), budget)], metric)
+            prefix, value = PREFIXES.get(baseline, "counterpart_"), _mean(values[*theirs[baseline], budget], metric)
+            line |= {baseline: value} if baseline in PREFIXES else {"counterpart": baseline, "counterpart_value": value}
             line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
             line[f"{prefix}p"] = row["p_holm"]
         lines.append(line)

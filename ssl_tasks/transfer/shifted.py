@@ -44,13 +44,14 @@ def evaluate_shifts(
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context,
     stop: threading.Event,
+    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> Shifted:
     """As `evaluate`, for each target; every fit on an encoder also says how far the domains lie apart in it."""
     of_targets, failures = [], []
     for shift in shifts:
         reused = replace(context, train=shift.data.train, domains=shift.domains)
         stop.clear()  # it was set at the end of the target before
-        found, failed = evaluate(plan, shift.data, encoders, reused, stop)
+        found, failed = evaluate(plan, shift.data, encoders, reused, stop, further)
         before = {method: _gap_before(load(), shift) for method, load in encoders.items()}
         of_targets.append((shift, [_with(fit, before.get(fit.method, {})) for fit in found]))
         failures += [replace(one, error=f"target {shift.target}: {one.error}") for one in failed]

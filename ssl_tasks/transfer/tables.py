@@ -10,9 +10,7 @@ RANDOM_INIT = "random_init"
 FROM_SCRATCH = "from_scratch"
 RAW_INPUT = "raw_input"
 MAJORITY = "majority"
-SOURCE_ONLY = "source_only"
-"""Of a strategy that adapts to a target: what `Strategy.source_only` names, on the same encoder."""
-BASELINES = (RANDOM_INIT, FROM_SCRATCH, RAW_INPUT, MAJORITY, SOURCE_ONLY)
+BASELINES = (RANDOM_INIT, FROM_SCRATCH, RAW_INPUT, MAJORITY)
 PER_CLASS = pa.field("labels_per_class", pa.int64(), nullable=False)
 """0 where the label budget is a fraction; `label_fraction` is the share of all labels either way."""
 

@@ -27,7 +27,7 @@ def schedule_of(context: Context) -> Schedule:
 
 
 def domains_of(context: Context) -> Domains:
-    """Those that every strategy with a `source_only` is given."""
+    """Those that every strategy that `adapts` is given."""
     assert context.domains is not None, "it adapts to a target and needs domains"
     return context.domains
 

@@ -86,7 +86,7 @@ def adapt(made: Mapping[str, Artifact], path: Path, num_seeds: int) -> dict[str,
         fits = [fit for fit in found.fits if fit.strategy == line["strategy"]]
         line["seeds"] = [round(fit.values["accuracy"], 4) for fit in fits]
         line["learning_rates"] = sorted({fit.chosen["learning_rate"] for fit in fits if "learning_rate" in fit.chosen})
-    pairs = [(name, strategy(name).source_only) for name in config.strategies if strategy(name).source_only]
+    pairs = [(name, strategy(name).counterpart or "") for name in config.strategies if strategy(name).adapts]
     return {"lines": lines, "against": differences(found, [*pairs, ("lp_ft", "fine_tune")], config)}
 
 

@@ -249,7 +249,7 @@ def test_domains_have_a_table_and_sentences_of_their_own(store: Store) -> None:
     found, html = made_report(store, given, domains=["cam <1>", "b"] * 150)
     details = found.json("verdict.json")["details"]
     assert "Labels are of b and test rows of cam <1>, of which no label was used." in details
-    assert sum("adapting by coral" in detail for detail in details) == 2  # one for each label budget
+    assert sum("aligned by CORAL reached" in detail for detail in details) == 2  # one for each label budget
     text = Page(html).text
     assert "From domain to domain" in text
     assert "a linear probe aligned by CORAL".removeprefix("a ") in text

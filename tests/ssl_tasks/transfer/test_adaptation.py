@@ -23,7 +23,7 @@ from ssl_tasks.transfer.deep_coral import coral_loss
 from ssl_tasks.transfer.mmd import discrepancy
 from ssl_tasks.transfer.options import Options
 
-ADAPTING = sorted(name for name in STRATEGIES if strategy(name).source_only)
+ADAPTING = sorted(name for name in STRATEGIES if strategy(name).adapts)
 OPTIONS: dict[str, Any] = {
     "tune": {"steps": 150, "batch_size": 32, "learning_rates": [3e-3, 1e-2], "weight_decay": 0.0},
 }
@@ -93,7 +93,7 @@ def accuracy(name: str, given: Task, labels: np.ndarray) -> tuple[float, float, 
 
 def test_these_are_the_ones_that_adapt() -> None:
     assert ADAPTING == ["adabn", "coral", "dann", "deep_coral", "mmd"]
-    assert {strategy(name).source_only for name in ADAPTING} == {"linear_probe", "fine_tune"}
+    assert {strategy(name).counterpart for name in ADAPTING} == {"linear_probe", "fine_tune"}
 
 
 @pytest.mark.parametrize("name", ["coral", "adabn"])
