@@ -25,7 +25,7 @@ class _Reverse(torch.autograd.Function):
 
 def reverse(rows: Tensor, strength: float) -> Tensor:
     """`rows` as they are, through which a gradient comes back times -strength."""
-    reversed_: Tensor = _Reverse.apply(rows, strength)  # type: ignore[no-untyped-call]  # as torch has it
+    reversed_: Tensor = _Reverse.apply(rows, strength)
     return reversed_
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import DOMAIN, LABEL, SPLIT, TEST, TRAIN, VAL
@@ -53,9 +54,9 @@ def pairs(table: pa.Table, config: DomainsConfig) -> list[tuple[list[str], str]]
     """
     there = sorted(pc.unique(table[DOMAIN]).drop_null().to_pylist())
     if len(there) < 2:
-        found = "no domains" if not there else f"one domain only, {there[0]!r}"
+        what = "no domains" if not there else f"one domain only, {there[0]!r}"
         raise RequestError(
-            f"{KEY}: the data has {found}; name them by a folder level (ingest.folders) or a column "
+            f"{KEY}: the data has {what}; name them by a folder level (ingest.folders) or a column "
             "(ingest.domain_column), or leave the key out"
         )
     given = [*config.source, config.target] if config.target is not None else []
@@ -131,8 +132,9 @@ def _shift(data: Labelled, sources: list[str], target: str) -> Shift:
     domain, split = data.splits[DOMAIN].to_numpy(zero_copy_only=False), data.splits[SPLIT].to_numpy()
     of_source, of_target = np.isin(domain, sources), domain == target
 
-    def at(positions: Int, mask: np.ndarray) -> Int:
-        return positions[mask[positions]]
+    def at(positions: Int, mask: NDArray[np.bool_]) -> Int:
+        found: Int = positions[mask[positions]]
+        return found
 
     test = at(data.test, of_target)
     seen = replace(
