@@ -100,7 +100,7 @@ def differences(
         rows.labels[rows.test], outcomes, rows.groups, len(rows.classes), config.bootstrap, config.seed
     )
     of = {(fit.strategy, fit.seed): (fit, values["accuracy"]) for fit, values in zip(found.fits, drawn, strict=True)}
-    lines = []
+    lines: list[dict[str, Any]] = []
     for ours, theirs in pairs:
         sides = [(of[ours, seed], of[theirs, seed]) for name, seed in of if name == ours]
         difference_BS = np.stack([one[1] - other[1] for one, other in sides], axis=1)
@@ -109,7 +109,7 @@ def differences(
         mean = float(np.mean([one[0].values["accuracy"] - other[0].values["accuracy"] for one, other in sides]))
         p = bootstrap.p_value(difference_BS, shares_BS)
         lines.append({"strategy": ours, "against": theirs, "difference": mean, "low": low, "high": high, "p": p})
-    for line, p in zip(lines, bootstrap.holm([line["p"] for line in lines]), strict=True):
+    for line, p in zip(lines, bootstrap.holm([float(line["p"]) for line in lines]), strict=True):
         line["p"] = p
     return lines
 

@@ -165,15 +165,15 @@ def test_the_gradient_is_reversed_towards_the_features_alone() -> None:
 
     def gradients(strength: float | None) -> tuple[list[torch.Tensor], float]:
         leaves = [rows.clone().requires_grad_() for rows in (source, target)]
-        critic.zero_grad()
+        critic.zero_grad(set_to_none=True)
         if strength is None:
             cross = nn.functional.binary_cross_entropy_with_logits
             loss = cross(critic(leaves[0]), torch.zeros(5, 1)) + cross(critic(leaves[1]), torch.ones(7, 1))
         else:
-            loss = domain_loss(critic, *leaves, strength)
-        loss.backward()
-        of_critic = [weight.grad.clone() for weight in critic.parameters()]
-        return [leaf.grad for leaf in leaves] + of_critic, float(loss.detach())
+            loss = domain_loss(critic, leaves[0], leaves[1], strength)
+        loss.backward()  # type: ignore[no-untyped-call]  # as torch has it
+        found = [tensor.grad for tensor in (*leaves, *critic.parameters())]
+        return [grad.clone() for grad in found if grad is not None], float(loss.detach())
 
     (plain, value), (turned, same) = gradients(None), gradients(0.25)
     assert same == pytest.approx(value)

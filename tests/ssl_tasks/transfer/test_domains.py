@@ -109,7 +109,7 @@ def test_every_domain_is_the_target_once_and_all_rows_are_told(store: Store) -> 
 
 
 def max_labels(found: Artifact) -> int:
-    return max(line["num_labels"] for line in found.measured["summary"])
+    return max(int(line["num_labels"]) for line in found.measured["summary"])
 
 
 def test_a_target_is_scored_by_labels_of_the_sources_alone(store: Store) -> None:
@@ -314,5 +314,6 @@ def test_pooled_metrics_are_those_of_all_rows() -> None:
     (pooled,) = shifted.pool([(shift("a"), fits[:1]), (shift("b"), fits[1:])], Data, place)  # type: ignore[arg-type]
     assert pooled.values == pytest.approx(score(labels, scores))
     assert pooled.predicted.tolist() == scores.argmax(axis=1).tolist()
-    assert (pooled.label_fraction, pooled.num_labels, pooled.seconds) == (pytest.approx(0.6), 10, 2.0)
+    assert pooled.label_fraction == pytest.approx(0.6)
+    assert (pooled.num_labels, pooled.seconds) == (10, 2.0)
     assert pooled.chosen == {"C": 1.5}
