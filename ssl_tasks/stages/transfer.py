@@ -59,8 +59,8 @@ class TransferConfig(Options):
     """Section `transfer`."""
 
     task: Literal["classification", "multi_label", "regression", "retrieval"] = "classification"
-    """What is predicted: one class a row, several (`ingest.labels_column`), or a number (`ingest.number_column`); or what
-    is ranked for each test row, the labelled train rows, where those of its class are to come first."""
+    """What is predicted: one class a row, several (`ingest.labels_column`), or a number (`ingest.number_column`). Of
+    `retrieval` nothing: labelled train rows are ranked for each test row, and those of its class should come first."""
     strategies: tuple[str, ...] = ("linear_probe", "knn")
     """The verdict speaks of the first one. Empty: no transfer, for data without labels. Where it is left out, a task
     that cannot be done so has others: ridge and knn for numbers, retrieval for retrieval."""
