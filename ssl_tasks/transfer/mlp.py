@@ -38,7 +38,7 @@ def fit(task: Task) -> Prediction:
 
     def train(decay: float) -> Fitted:
         model = perceptron(
-            (HIDDEN,), alpha=decay, batch_size=batch, max_iter=epochs, random_state=task.seed % SEEDS
+            hidden_layer_sizes=(HIDDEN,), alpha=decay, batch_size=batch, max_iter=epochs, random_state=task.seed % SEEDS
         ).fit(rows, targets)
         wide = _fitted(model, task, meaning).scores
         return Fitted(lambda rows: wide(_single(rows)), {"converged": float(model.n_iter_ < epochs)})

@@ -50,7 +50,7 @@ def weighted(
 
 
 def ranked(labels_TK: Int, scores_TK: Float) -> dict[str, float]:
-    """`RANKED`: means over the classes that some rows have, and for AUROC others have not; without such it is absent."""
+    """`RANKED`: means over the classes that some rows have, and for AUROC others have not; else absent."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     share = (labels_TK == 1).mean(axis=0)
