@@ -94,13 +94,10 @@ def scratch_note(scratch: Mapping[str, Any]) -> str:
     """How far the from-scratch baseline got, and whether that makes it a weak one."""
     if not scratch:
         return ""
-    fitted = min(fitted_by(scratch).values())
-    note = f"From scratch took {scratch['steps']:,} steps a fit and got at least {percent(fitted)} of its labelled rows"
+    fitted, steps = min(fitted_by(scratch).values()), f"From scratch took {scratch['steps']:,} steps a fit"
+    note = f"{steps} and got at least {percent(fitted)} of its labelled rows"
     if "train_r2" in scratch:
-        note = (
-            f"From scratch took {scratch['steps']:,} steps a fit and reached an R2 of at least {fitted:.3f} on its own"
-        )
-        note += " labelled rows"
+        note = f"{steps} and reached an R2 of at least {fitted:.3f} on its own labelled rows"
         return f"{note}: it had not converged{WEAK}" if fitted < FITTED else f"{note}."
     if fitted < FITTED:
         return f"{note} right: it had not converged{WEAK}"

@@ -158,10 +158,11 @@ class _Words:
         if outcome == "worse":
             return f"Pretraining did not help, it did harm: {there}, {random}."
         if outcome == "no_gain":
+            of = "" if "scale" in line else f" of {METRIC_TITLES[metric]}"
             return (
                 f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
-                f"untrained than {self._margin(line)}{'' if 'scale' in line else f' of {METRIC_TITLES[metric]}'}; the most "
-                f"it could be is {interval(line, '')}, with {labels(line)}."
+                f"untrained than {self._margin(line)}{of}; the most it could be is {interval(line, '')}, with "
+                f"{labels(line)}."
             )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."

@@ -150,4 +150,4 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=5, check=check)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=6, check=check)
