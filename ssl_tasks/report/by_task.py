@@ -69,6 +69,7 @@ def section(transfer: Artifact, verdict: Verdict, method: str) -> dict[str, Any]
         columns = ["Test rows", "Average precision", "Recall@1", "Recall@10"]
     found.sort(key=lambda line: line["order"])
     return {
+        "figures": [],
         "columns": columns,
         "lines": found[:MOST_CLASSES],
         "more": max(0, len(found) - MOST_CLASSES),

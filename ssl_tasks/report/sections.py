@@ -73,11 +73,11 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
                 **{
                     key: text
                     for prefix, name in (("", "random"), ("scratch_", "scratch"))
+                    if f"{prefix}low" in line
                     for key, text in (
                         (f"{name}_difference", _difference(line, prefix)),
                         (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
                     )
-                    if f"{prefix}low" in line
                 },
             }
         )
