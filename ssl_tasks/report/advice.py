@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.units import change, is_share, reached
-from ssl_tasks.report.verdict import Line, judge, labels
+from ssl_tasks.report.units import change, is_share, reached, written
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, interval, judge, labels
 from ssl_tasks.transfer import regression, strategy
 from ssl_tasks.transfer.kinds import oriented
 
@@ -38,6 +38,7 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     sentences = [_sentence(lines) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
+    sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
     for name, rows in measured.get("capped", {}).items():
         sentences.append(f"{_title(name)} trained on {rows:,} rows at most (transfer.slow_rows).")
     failures = measured.get("warnings", [])
@@ -64,6 +65,16 @@ def _sentence(lines: Sequence[Line]) -> str:
 def _difference(line: Line, prefix: str) -> str:
     text = change(line["metric"], line[f"{prefix}difference"])
     return f"{text} points" if is_share(line["metric"]) else text
+
+
+def _against_counterpart(line: Line) -> str:
+    """Whether what the strategy adds to a simpler one is worth it."""
+    value, theirs = (written(line["metric"], line[name]) for name in ("pretrained", "counterpart_value"))
+    return (
+        f"With {labels(line)}, {strategy(line['strategy']).title} reached {value} on test and "
+        f"{strategy(line['counterpart']).title} {theirs}: {interval(line, 'counterpart_')}, "
+        f"{JUDGEMENTS[judge(line, 'counterpart_')]}."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
