@@ -118,10 +118,12 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
             "slices": slices.section(fits, inputs["split"]),
             "group_rows": slices.GROUP_ROWS,
             "calibration": calibration.section(fits),
+            "kind": None,
         }
     else:
         looked_into = {"kind": by_task.section(transfer, verdict, method)}
     return {
+        "task": task,
         "by_metric": by_task.every_metric(transfer, verdict, method),
         "unit": "Points more" if units.is_share(verdict.metric) else "Difference from",
         "scale": any("scale" in line for line in verdict.lines),
