@@ -36,6 +36,7 @@ STRATEGIES = {
     "mmd": "ssl_tasks.transfer.mmd",
     "dann": "ssl_tasks.transfer.dann",
     "adabn": "ssl_tasks.transfer.adabn",
+    "retrieval": "ssl_tasks.transfer.retrieval",
     "concatenate": "ssl_tasks.transfer.concatenate",
     "select_features": "ssl_tasks.transfer.select_features",
     "weighted_encoders": "ssl_tasks.transfer.weighted_encoders",
@@ -54,6 +55,11 @@ BASELINE = "from_scratch"
 def names() -> list[str]:
     """The strategies that a recipe may list."""
     return sorted(name for name in STRATEGIES if name != BASELINE)
+
+
+def names_for(task: str) -> list[str]:
+    """Those of them that can do a task."""
+    return [name for name in names() if task in strategy(name).tasks]
 
 
 def with_counterparts(listed: Sequence[str]) -> tuple[str, ...]:

@@ -247,6 +247,7 @@ def test_other_domains_may_have_other_labels_where_they_are_not_used() -> None:
         ({"domains": {"target": "a", "leave_one_out": True}}, "leave out source and target"),
         ({"domains": {"sources": ["a"]}}, "domains.sources"),
         ({"adapt": {"dann": -1.0}}, "adapt.dann"),
+        ({"domains": {"target": "a"}, "task": "regression"}, "domains: task=regression is not measured across domains"),
         *(
             (
                 {"strategies": [name]},
