@@ -65,15 +65,20 @@ def test_an_error_in_the_trial_is_no_death(buggy: Path) -> None:
     assert crashing(MODALITY, raw, None) == []  # a config without fields raises
 
 
+def interrupted(out: Output) -> None:
+    with notes(out) as kept:
+        kept.examining(0)
+        raise KeyboardInterrupt
+
+
 def test_a_note_is_left_by_death_alone(store: Store) -> None:
     out = Output(store.uri, "f" * 64, "a", "clean")
     with notes(out) as kept:
         kept.examining(2048)
         assert Notes(out).deadly == {2048}  # what a process would find that started now
     assert Notes(out).deadly == set()
-    with pytest.raises(KeyboardInterrupt), notes(out) as kept:
-        kept.examining(0)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(out)
     assert Notes(out).deadly == set()
     Notes(out).examining(0)
     later = Notes(out)
@@ -86,7 +91,8 @@ PROGRAM = """
 import sys
 from tests_chain import run_chain
 from ssl_tasks.store import Store
-made = run_chain(Store.open(sys.argv[1]), {"ingest": {"path": sys.argv[2]}, "clean": {"error_budget": 0.3}}, until="clean")
+recipe = {"ingest": {"path": sys.argv[2]}, "clean": {"error_budget": 0.3}}
+run_chain(Store.open(sys.argv[1]), recipe, until="clean")
 """
 
 
