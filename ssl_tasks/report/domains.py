@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import JUDGEMENTS, Line, judge, labels, percent
+from ssl_tasks.report.units import percent
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, judge, labels
 from ssl_tasks.transfer import strategy
 
 MEASURES = {"mmd": 3, "a_distance": 2}
