@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -145,7 +146,7 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
+    from ssl_tasks.transfer import checks, data, evaluate, further, joint, raw, results
     from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split, config.labels_per_class)
@@ -164,6 +165,9 @@ def run(
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
+    if strategies_there_are.any_joint(config.strategies):
+        context = replace(context, targets=joint.load(split, labelled))
+        joint.check(context.targets, labelled)
 
     @functools.lru_cache(maxsize=1)  # those of one method at a time
     def features(method: str) -> list[FloatArray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
@@ -81,6 +81,14 @@ class SoupConfig(Config):
     """Fits of each learning rate of `tune`: batches in another order, and other views."""
 
 
+class MultiTaskConfig(Config):
+    """How `multi_task` weighs the losses of its targets; it trains as section `tune` says."""
+
+    weighting: Literal["equal", "uncertainty", "grad_norm"] = "uncertainty"
+    alpha: float = Field(1.5, ge=0)
+    """Of `grad_norm`: how strongly a target that is learnt slowly is pulled up."""
+
+
 class Options(Config):
     """What strategies that train networks are told; `TransferConfig` is one."""
 
@@ -93,6 +101,7 @@ class Options(Config):
     distill: DistillConfig = DistillConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     soup: SoupConfig = SoupConfig()
+    multi_task: MultiTaskConfig = MultiTaskConfig()
 
     @field_validator("encoders")
     @classmethod
