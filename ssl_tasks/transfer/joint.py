@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import LABEL, LABELS, NUMBER, SPLITS_FILE
-from ssl_tasks.transfer.base import IntArray, Task
+from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION, indicators, ingested
 
@@ -78,22 +78,25 @@ class Target:
     """(n, C): a class number, 0 or 1 for each class, or a number in deviations from their mean; NaN for none."""
 
 
-def of_rows(everything: Mapping[str, NDArray[Any]], rows: IntArray, task: Task) -> list[Target]:
-    """The targets that one of the rows at least has, that of the task first.
+def of_rows(everything: Mapping[str, NDArray[Any]], task: Task) -> list[Target]:
+    """The targets that one train row at least has, that of the task first.
 
     Args:
         everything: as `load` gives it.
-        rows: positions (n,).
     """
-    found = []
-    for name, values in everything.items():
-        taken = np.where(_known(values)[rows], values[rows].T, np.nan).T.reshape(len(rows), -1)
-        if not np.isfinite(taken).any():
-            continue
-        if name == REGRESSION:
-            deviation = np.nanstd(taken)
-            taken = (taken - np.nanmean(taken)) / (deviation if deviation > 0 else 1.0)
-        outputs = int(values.max()) + 1 if name == CLASSIFICATION else taken.shape[1]
-        outputs = outputs if found else task.num_classes  # some of its classes may have no row
-        found.append(Target(name, outputs, taken))
+    others = {name: values for name, values in everything.items() if name != task.task}
+    found = [Target(task.task, task.num_classes, _table(task.task, task.labels))]
+    for name, values in others.items():
+        table = _table(name, values[task.train])
+        if np.isfinite(table).any():
+            found.append(Target(name, int(values.max()) + 1 if name == CLASSIFICATION else table.shape[1], table))
     return found
+
+
+def _table(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
+    """`Target.values` of these rows."""
+    table = np.where(_known(values), values.T, np.nan).T.reshape(len(values), -1)
+    if name != REGRESSION or not np.isfinite(table).any():
+        return table
+    deviation = np.nanstd(table)
+    return (table - np.nanmean(table)) / (deviation if deviation > 0 else 1.0)

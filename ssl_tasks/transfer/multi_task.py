@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_tasks.transfer import joint
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.training import Start, predict, train
 from ssl_tasks.transfer.tuning import context_of, schedule_of
 
@@ -32,7 +32,7 @@ def fit(task: Task) -> Prediction:
     from ssl_tasks.transfer.weighting import make
 
     context = context_of(task)
-    options, targets = context.options.multi_task, joint.of_rows(context.targets, task.train, task)
+    options, targets = context.options.multi_task, joint.of_rows(context.targets, task)
     names, table = [target.name for target in targets], np.hstack([target.values for target in targets])
 
     def start() -> Start:
@@ -59,6 +59,7 @@ STRATEGY = Strategy(
     "multi-task learning",
     fit,
     needs="payload",
+    tasks=ALL_FITTED,
     joint=True,
     counterpart="fine_tune",
     seeded=True,

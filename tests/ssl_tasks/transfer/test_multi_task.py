@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import fine_tune, joint, multi_task
+from ssl_tasks.transfer import fine_tune, joint, kinds, multi_task
 from ssl_tasks.transfer.adamw import AdamW
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.many_heads import ManyHeads, loss_of
@@ -173,6 +173,20 @@ def test_all_losses_fall(weighting: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (weights == [1.0, 1.0, 1.0]) == (weighting == "equal")
 
 
+def test_uncertainty_trusts_a_sound_target_above_one_that_is_often_wrong() -> None:
+    """Four in ten classes are drawn by lot; a digit's binary code, which asks for the same features, is right."""
+    task = made("uncertainty", labelled=200, tune={"steps": 300, "learning_rates": [3e-3]})
+    assert task.context is not None
+    random, labels = np.random.default_rng(0), everything()[CLASSIFICATION]
+    wrong = np.where(random.random(200) < 0.4, random.integers(0, 10, 200), task.labels)
+    bits = (labels[:, None] >> np.arange(4)) & 1
+    context = dataclasses.replace(task.context, targets={MULTI_LABEL: bits})
+    task = dataclasses.replace(task, labels=wrong, context=context)
+    found = multi_task.fit(task)
+    assert found.chosen["weight multi_label"] > 3 * found.chosen["weight classification"]
+    assert digits.accuracy(found.scores) > digits.accuracy(fine_tune.fit(task).scores) + 0.05
+
+
 def test_with_the_own_target_alone_it_is_fine_tuning() -> None:
     task = made("equal")
     assert task.context is not None
@@ -207,13 +221,13 @@ def test_missing_targets_are_left_out() -> None:
 
 def test_numbers_are_in_deviations_of_the_rows_of_the_fit() -> None:
     task = made("equal", labelled=50)
-    (number,) = (one for one in joint.of_rows(everything(), task.train, task) if one.name == REGRESSION)
+    (number,) = (one for one in joint.of_rows(everything(), task) if one.name == REGRESSION)
     ink = everything()[REGRESSION][task.train]
     assert number.values[:, 0] == pytest.approx((ink - ink.mean()) / ink.std())
 
 
 def test_the_last_shared_weights_are_those_before_the_heads() -> None:
-    targets = joint.of_rows(everything(), np.arange(9), made("equal"))
+    targets = joint.of_rows(everything(), made("equal"))
     network = ManyHeads(digits.build("test_vit", 0), targets, Weighting())
     assert network.last_shared == "blocks.5.mlp.fc2.weight"
     assert isinstance(network.backbone.get_parameter(network.last_shared), nn.Parameter)
@@ -235,3 +249,23 @@ def test_one_kind_of_target_is_refused() -> None:
 def test_wrong_values_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Options.model_validate({"multi_task": wrong})
+
+
+@pytest.mark.parametrize("predicted", [MULTI_LABEL, REGRESSION])
+def test_what_is_predicted_may_be_any_target(predicted: str) -> None:
+    task = made("uncertainty", tune={"steps": 150, "learning_rates": [3e-3]})
+    own = everything()[predicted]
+    outputs, metric = (2, "macro_f1") if predicted == MULTI_LABEL else (1, "rmse")
+    val = digits.REST[400:500]
+    task = dataclasses.replace(
+        task, task=predicted, metric=metric, num_classes=outputs, labels=own[task.train], val_labels=own[val]
+    )
+    found = multi_task.fit(task)
+    assert found.scores.shape == (len(digits.TEST), outputs)
+    assert found.chosen["targets"] == 3
+    score = kinds.of(predicted).score(own[digits.TEST], found.scores)
+    assert score["macro_f1" if predicted == MULTI_LABEL else "r2"] > 0.7
+    targets = joint.of_rows(everything(), task)
+    assert [target.name for target in targets] == [predicted, *(name for name in ALL if name != predicted)]
+    sizes = {CLASSIFICATION: 10, MULTI_LABEL: 2, REGRESSION: 1}
+    assert [target.num_outputs for target in targets] == [sizes[target.name] for target in targets]
