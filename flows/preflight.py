@@ -13,23 +13,50 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, TEST, TRAIN
+from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, STATS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.transfer.data import check_labels
+from ssl_tasks.transfer import data, domains
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from flows.plan import Planned
+    from ssl_tasks.transfer.options import DomainsConfig
 
 ASSUMED_COLUMNS = 1_000
 """Of tables that nobody has read yet: so many that only what no table allows is refused."""
+WITHOUT = "or set transfer.strategies=[] to pretrain and embed only"
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
+NEEDS = {
+    MULTI_LABEL: ("multi_labelled", "lists of labels", "ingest.labels_column"),
+    REGRESSION: ("numbered", "numbers", "ingest.number_column"),
+}
+"""By `transfer.task`, what `ingest` counts its targets as, what they are, and the key that names their column."""
+
+
 def require_labels(recipe: Recipe, ingested: Artifact) -> None:
-    """Refuse transfer strategies for data without labels."""
-    strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
-    if strategies and not ingested.measured.get("labelled"):
+    """Refuse transfer strategies for data without labels, or without what else they are to predict."""
+    transfer = getattr(recipe, "transfer", None)
+    strategies, task = getattr(transfer, "strategies", []), _task(recipe)
+    counts = ingested.measured
+    if not strategies:
+        return
+    if task in NEEDS:
+        key, what, named_by = NEEDS[task]
+        if not counts.get(key) and not (task == REGRESSION and counts.get("labelled")):  # labels may be numbers
+            raise RequestError(
+                f"transfer.task: {task} needs {what}, and the data at ingest.path has none; name their column with "
+                f"{named_by}, {WITHOUT}"
+            )
+    elif not counts.get("labelled"):
+        for other, (key, *_) in NEEDS.items():
+            if counts.get(key):
+                raise RequestError(
+                    f"transfer.task: {task} needs one label a row, and the data has what {other} predicts; set "
+                    f"transfer.task={other}, or name a label column, {WITHOUT}"
+                )
         raise RequestError(
             f"transfer.strategies: {', '.join(strategies)} need labels, and the data at ingest.path has no labels. "
             "Put images into one folder per class or name a label column, or set transfer.strategies=[] to pretrain "
@@ -54,7 +81,8 @@ def require_rows(recipe: Recipe, split: Artifact) -> None:
 def require_test_labels(recipe: Recipe, split: Artifact) -> None:
     """Refuse transfer strategies where nothing could be measured at the end."""
     strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
-    if strategies and split.measured.get("labelled", {}).get(TEST) == 0:
+    counted = _task(recipe) not in NEEDS  # of other targets the split artifact has no counts
+    if strategies and counted and split.measured.get("labelled", {}).get(TEST) == 0:
         raise RequestError(
             f"transfer.strategies: {', '.join(strategies)} need test rows with labels, and there are none; raise the "
             "test share of split.fractions, or where the data names the splits set split.use_given=false, or set "
@@ -66,7 +94,41 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
     """Refuse labels or label budgets that transfer would refuse at the end."""
     transfer = getattr(recipe, "transfer", None)
     if getattr(transfer, "strategies", []):
-        check_labels(split.table(SPLITS_FILE, [SPLIT, LABEL]), getattr(transfer, "labels_per_class", ()))
+        data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+
+
+def require_targets(recipe: Recipe, split: Artifact) -> None:
+    """Refuse strategies that learn several kinds of targets at once for rows that have one."""
+    from ssl_tasks.transfer import any_joint, joint
+
+    transfer = getattr(recipe, "transfer", None)
+    if any_joint(getattr(transfer, "strategies", ())):
+        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+        joint.check(joint.load(split, labelled), labelled)
+
+
+def _task(recipe: Recipe) -> str:
+    return getattr(getattr(recipe, "transfer", None), "task", CLASSIFICATION)
+
+
+def require_domains(recipe: Recipe, ingested: Artifact) -> None:
+    """Refuse domains that the data does not have, and such with different label sets."""
+    if given := _domains(recipe):
+        domains.pairs(ingested.table(ROWS_FILE, [DOMAIN, LABEL]), given)
+
+
+def require_domain_rows(recipe: Recipe, split: Artifact) -> None:
+    """Refuse domains of too few rows or labels in a split."""
+    if given := _domains(recipe):
+        transfer: Any = getattr(recipe, "transfer", None)
+        domains.check(split.table(SPLITS_FILE, [DOMAIN, SPLIT, LABEL]), given, transfer.labels_per_class)
+
+
+def _domains(recipe: Recipe) -> DomainsConfig | None:
+    """Where labels and test rows are to be of different domains: which."""
+    transfer = getattr(recipe, "transfer", None)
+    given: DomainsConfig | None = getattr(transfer, "domains", None)
+    return given if given and given.given and getattr(transfer, "strategies", []) else None
 
 
 def require_used_policies(recipe: Recipe) -> None:
@@ -132,15 +194,31 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
 
     if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
+    from ssl_tasks import methods
     from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer import further
     from ssl_tasks.transfer.base import Blueprint
     from ssl_tasks.transfer.students import build_student
 
     shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
-    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, **like)
+    pool = methods.pool(pretrain.method.options(), pretrain.modality)
+    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, pool=pool, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None
-    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
+    others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
+    checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
+
+
+def require_fitting_encoders(recipe: Recipe, normalized: Artifact | None = None) -> None:
+    """Refuse further encoders that are not there, or of data that was `normalized` otherwise."""
+    references = getattr(getattr(recipe, "transfer", None), "encoders", ())
+    if not references:
+        return
+    from ssl_tasks.transfer import further
+
+    found = further.read(references, recipe.store)
+    if normalized is not None:
+        further.check(found, normalized.json(STATS_FILE))
 
 
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
@@ -152,6 +230,7 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
         require_used_policies(recipe)
         require_fitting_method(recipe)
     if any(entry.name == "transfer" for entry in to_run):
+        require_fitting_encoders(recipe)
         require_fitting_strategies(recipe)
 
 
@@ -168,11 +247,15 @@ class Check:
 
 CHECKS = (
     Check("ingest", "transfer", require_labels),
+    Check("ingest", "transfer", require_domains),
+    Check("normalize", "transfer", require_fitting_encoders),
     Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
     Check("split", "transfer", require_usable_labels),
+    Check("split", "transfer", require_targets),
+    Check("split", "transfer", require_domain_rows),
 )
 
 

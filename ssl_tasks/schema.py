@@ -20,7 +20,9 @@ DOMAIN = "domain"
 SPLIT = "split"
 LABEL = "label"
 LABELS = "labels"
+NUMBER = "number"
 MASK = "mask"
+BOXES = "boxes"
 PAYLOAD = "payload"
 LABEL_KEY = "label_key"
 EMBEDDING = "embedding"
@@ -77,10 +79,10 @@ ROWS = pa.schema(
         pa.field(SPLIT, pa.string()),
         pa.field(LABEL, pa.string()),
         pa.field(LABELS, pa.list_(pa.string())),
-        pa.field("number", pa.float64()),
+        pa.field(NUMBER, pa.float64()),
         pa.field(TEXT, pa.string()),
         pa.field(MASK, pa.large_binary()),
-        pa.field("boxes", pa.list_(BOX)),
+        pa.field(BOXES, pa.list_(BOX)),
     ]
 )
 """Identity, groups, domain, given split and typed targets of every sample; any target may be null."""

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_tasks.transfer.metrics import score
+from ssl_tasks.transfer import kinds
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +27,22 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Map = Callable[[FloatArray], FloatArray]
+ONE_CLASS = frozenset({CLASSIFICATION})
+ALL_FITTED = frozenset({CLASSIFICATION, MULTI_LABEL, REGRESSION})
+
+
+@dataclass(frozen=True)
+class Domains:
+    """Positions, where test rows are of another domain, the target, than the labels, which are of the sources."""
+
+    source: IntArray
+    """Train rows of the source domains, labelled or not."""
+    target: IntArray
+    """Train rows of the target, none of them with a label."""
+    held_out: tuple[IntArray, IntArray]
+    """Rows of source and target for measuring the gap: val rows, or train rows where a domain has too few of them."""
+    of_source: IntArray
+    """All rows of the source domains, of whatever split."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +72,26 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network."""
+    domains: Domains | None = None
+    """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
+    further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
+    """As `networks`, for each encoder of `transfer.encoders`, by its name."""
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
         return self.networks[self.method]()
 
+    def encoders(self) -> list[Callable[[], nn.Module]]:
+        """Makers of that network and of those of `transfer.encoders`: all trained, or all untrained."""
+        return [networks[self.method] for networks in (self.networks, *self.further.values())]
+
     def blueprint(self) -> Blueprint:
         """What strategies check before they are fitted."""
-        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
+        student = self.student(0) if self.student else None
+        further = {name: next(iter(networks.values()))() for name, networks in self.further.items()}
+        return Blueprint(self.build(0), self.options, student, further)
 
 
 @dataclass(frozen=True)
@@ -70,22 +99,27 @@ class Task:
     """One fit. Rows are embeddings (N, D), or positions (N,) for a strategy that needs payloads."""
 
     train: NDArray[Any]
-    labels: IntArray
-    """(N,) in [0, num_classes); a class of the data set may be missing here."""
+    labels: NDArray[Any]
+    """(N,) in [0, num_classes); a class of the data set may be missing here. For `multi_label` (N, K) 0 and 1, for
+    `regression` (N,) float64."""
     val: NDArray[Any]
-    val_labels: IntArray
+    val_labels: NDArray[Any]
     """(V,); V may be 0, then strategies take their default."""
     test: NDArray[Any]
     num_classes: int
+    """1 for `regression`: scores then have one column, of numbers."""
     seed: int
     metric: str = "accuracy"
     """What is maximized on val."""
     context: Context | None = None
+    task: str = CLASSIFICATION
+    """One of `targets.TASKS`."""
+    widths: Sequence[int] = ()
+    """Columns of each encoder, where rows are the embeddings by several of them side by side."""
 
     def val_score(self, scores: FloatArray) -> tuple[float, float]:
-        """What to maximize over candidates: the metric on val, and log likelihood where that is equal."""
-        values = score(self.val_labels, scores)
-        return values[self.metric], -values["log_loss"]
+        """What to maximize over candidates: the metric on val, and log likelihood (or RMSE) where that is equal."""
+        return kinds.of(self.task).merit(self.val_labels, scores, self.metric)
 
 
 @dataclass(frozen=True)
@@ -93,11 +127,14 @@ class Prediction:
     """What a fit says of the test rows."""
 
     scores: FloatArray
-    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least."""
+    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least. For `multi_label` the
+    probability of each class by itself, for `regression` (T, 1) numbers. Not looked at where `judged` is given."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
     text: str = ""
     """What a fit has to say in words, such as the rules of a tree."""
+    judged: Callable[[IntArray], FloatArray] | None = None
+    """For `retrieval`: from the classes (T,) of the test rows to (T, M) measures of each row's ranking."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -113,6 +150,8 @@ class Blueprint:
     options: Options
     student: nn.Module | None = None
     """That of `distill.student`, where it names one."""
+    further: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Those of `transfer.encoders`, by name."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +165,25 @@ class Strategy:
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload"] = "embeddings"
+    encoders: Literal["one", "several", "any"] = "one"
+    """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
+
+    Embeddings are then those by all encoders side by side, `Task.widths` wide each.
+    """
+    joint: bool = False
+    """Whether it learns every kind of target that rows have, and not only the one that is predicted."""
+    counterpart: str | None = None
+    """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None
     """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
+    tasks: frozenset[str] = ONE_CLASS
+    """Of `targets.TASKS`, what it can predict."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    adapts: bool = False
+    """Whether it adapts to `Context.domains`, and so needs a target domain; its `counterpart` does not adapt."""
     slow: bool = False
     """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_tasks.errors import PretextflowError
-from ssl_tasks.transfer import BASELINE, majority, strategy
+from ssl_tasks.transfer import BASELINE, kinds, majority, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
-from ssl_tasks.transfer.metrics import ranked, score
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 NOT_THE_FITS = (PretextflowError, MemoryError, OSError)
@@ -49,7 +50,7 @@ class _Done:
     """What a worker hands back; the budgets that ask for the same rows share it."""
 
     values: dict[str, float]
-    predicted: IntArray
+    predicted: NDArray[Any]
     confidence: FloatArray
     likelihood: FloatArray
     chosen: dict[str, float]
@@ -63,13 +64,16 @@ def evaluate(
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context | None,
     stop: threading.Event,
+    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
-        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
+        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
+            does a task that they are not for.
         stop: set before the fits that still run are waited for, so that `context` can end them.
+        further: a method to embeddings by further encoders, for strategies that combine them with those of the method.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
@@ -77,16 +81,11 @@ def evaluate(
     with _one_thread_each(plan.workers, stop) as pool:
         runs = _Runs(pool, plan, data, budgets)
         for method, load in encoders.items():
-            features = load()
-            reused = replace(context, method=method, features=features) if context else None
-            for names in _by_preparation(plan.strategies, method):
-                found = strategy(names[0])
-                rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
-                waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
-                everything += [result for collect in waiting for result in collect()]
-            del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
-        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if context else []
-        if context:
+            reused = replace(context, method=method) if context else None
+            everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
+        has_baselines = context is not None and data.task in majority.STRATEGY.tasks
+        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if has_baselines else []
+        if has_baselines:
             everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, context)()]
     for name in plan.strategies:
         if strategy(name).untrained == BASELINE and RANDOM_INIT in encoders:  # it would be the same fits again
@@ -111,8 +110,8 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if found.needs == "embeddings" or method != RAW_INPUT:
-            groups.setdefault((found.needs, found.prepare), []).append(name)
+        if (found.needs == "embeddings" and found.encoders == "one") or method != RAW_INPUT:
+            groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
 
@@ -123,8 +122,34 @@ class _Runs:
     data: Labelled
     budgets: Mapping[tuple[Budget, int], IntArray]
 
+    def on_encoder(
+        self,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> list[Fit | Failure]:
+        """The fits of all strategies on one encoder."""
+        positions, done = np.arange(len(features)), list[Fit | Failure]()
+        reused = replace(context, features=features) if context else None
+        for names in _by_preparation(self.plan.strategies, method):
+            found = strategy(names[0])
+            is_wide = found.needs == "embeddings" and found.encoders != "one"
+            parts = [features, *(further(method) if is_wide else ())]
+            together = np.hstack(parts) if is_wide else features
+            rows = positions if found.needs == "payload" else found.prepare(together[self.data.train])(together)
+            widths = [part.shape[1] for part in parts]
+            waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
+            done += [result for collect in waiting for result in collect()]
+        return done
+
     def submit(
-        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context | None
+        self,
+        found: Strategy,
+        method: str,
+        rows: FloatArray | IntArray,
+        context: Context | None,
+        widths: Sequence[int] = (),
     ) -> Callable[[], list[Fit | Failure]]:
         """Start the fits of one strategy on one encoder; what is returned waits for them."""
         futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
@@ -135,7 +160,9 @@ class _Runs:
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in futures:
                 given = context if found.needs == "payload" else None
-                futures[key] = self.pool.submit(_attempt, found, rows, kept, seed, self.data, self.plan.metric, given)
+                futures[key] = self.pool.submit(
+                    _attempt, found, rows, kept, seed, self.data, self.plan.metric, given, widths
+                )
 
         def collect() -> list[Fit | Failure]:
             told: set[tuple[bytes, int]] = set()
@@ -171,6 +198,7 @@ def _attempt(
     data: Labelled,
     metric: str,
     context: Context | None,
+    widths: Sequence[int],
 ) -> _Done | str:
     """Fit and score the labelled test rows, or the error's text."""
     began = time.monotonic()
@@ -179,11 +207,13 @@ def _attempt(
         labels=data.labels[positions],
         val=rows[data.val],
         val_labels=data.labels[data.val],
-        test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
-        num_classes=len(data.classes),
+        test=rows[np.concatenate([data.test, data.val, data.source_test])],  # val's value compares strategies
+        num_classes=data.num_outputs,
         seed=seed,
         metric=metric,
         context=context,
+        task=data.task,
+        widths=widths,
     )
     try:
         prediction = found.fit(task)
@@ -196,16 +226,20 @@ def _attempt(
 
 
 def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
-    labels, scores = data.labels[data.test], prediction.scores[: len(data.test)]
-    chosen = dict(prediction.chosen)
-    if len(data.val):
-        chosen[f"val_{metric}"] = score(data.labels[data.val], prediction.scores[len(data.test) :])[metric]
-    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+    kind, chosen = kinds.of(data.task), dict(prediction.chosen)
+    asked = data.labels[np.concatenate([data.test, data.val, data.source_test])]
+    given = prediction.scores if prediction.judged is None else prediction.judged(asked)
+    ends = np.cumsum([len(data.test), len(data.val)])
+    (labels, *others), (scores, *of_others) = np.split(asked, ends), np.split(given, ends)
+    for name, there, found in zip(("val", "source"), others, of_others, strict=True):
+        if len(there):
+            chosen[f"{name}_{metric}"] = kind.score(there, found)[metric]
+    predicted, likelihood, confidence = kind.answers(labels, scores)
     return _Done(
-        values={**score(labels, scores), **ranked(labels, scores)},
+        values={**kind.score(labels, scores), **kind.ranked(labels, scores)},
         predicted=predicted,
-        confidence=scores[index, predicted],
-        likelihood=scores[index, labels],
+        confidence=confidence,
+        likelihood=likelihood,
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,
