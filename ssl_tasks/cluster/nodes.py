@@ -193,6 +193,12 @@ def _advice(nodes: Sequence[Node], config: PretrainConfig, demand: Demand, use_g
     return "not even one worker fits; lower pretrain.cpus_per_worker or pretrain.feed_workers, or add nodes"
 
 
+def lacks(free: Mapping[str, float], demand: Demand) -> str:
+    """What of a cluster that is large enough is in use just now; "" where nothing is."""
+    missing = {name: count - free.get(name, 0) for name, count in demand.total.items()}
+    return _listed({name: count for name, count in missing.items() if count > ROUNDING})
+
+
 def fits(nodes: Sequence[Node], demand: Demand) -> bool:
     """Whether all workers find a place under the placement, and the CPUs for their feed are left."""
     held = [_holds(node, demand.worker) for node in nodes]

@@ -14,7 +14,7 @@ from typing import Any
 from ssl_tasks.artifact import FileEntry
 from ssl_tasks.cluster import look
 from ssl_tasks.cluster.connect import Connection, connection
-from ssl_tasks.cluster.nodes import Demand, Node, room, wants_gpu
+from ssl_tasks.cluster.nodes import Demand, Node, lacks, room, wants_gpu
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.output import PROGRESS_FILE
@@ -46,9 +46,10 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     with connection(address, **_of_a_local_ray(config, cores)) as ray_connection:
         nodes = look.table()
         use_gpu = _require_room(nodes, config)
-        trainer = _trainer(job, ray_connection, Demand.of(config, use_gpu=use_gpu))
+        demand = Demand.of(config, use_gpu=use_gpu)
+        trainer = _trainer(job, ray_connection, demand)
         store.write_json(
-            f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting workers"}
+            f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": _note(demand)}
         )
         _fit(job, trainer)
     done = _read_own(job, DONE_FILE)
@@ -78,6 +79,14 @@ def _require_room(nodes: Sequence[Node], config: PretrainConfig) -> bool:
     if found.level == "fail":
         raise RequestError(str(found))
     return wants_gpu(config, nodes)
+
+
+def _note(demand: Demand) -> str:
+    """Of the progress line: Ray waits without a word until others give back what the workers need."""
+    import ray
+
+    lacking = lacks(ray.available_resources(), demand)
+    return f"waiting for {lacking}, which others use" if lacking else "starting workers"
 
 
 def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ssl_tasks.cluster.nodes import Demand, Node, Seen, fits, judge, room, versions, wants_gpu
+from ssl_tasks.cluster.nodes import Demand, Node, Seen, fits, judge, lacks, room, versions, wants_gpu
 from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.training.config import PretrainConfig
@@ -87,6 +87,12 @@ def test_gpus_are_taken_where_there_are_any() -> None:
     assert not wants_gpu(config(), [node()])
     assert not wants_gpu(config(use_gpu=False), [node(GPU=1)])
     assert Demand.of(config(resources_per_worker={"a100": 1}), use_gpu=True).worker == {"CPU": 1, "a100": 1, "GPU": 1}
+
+
+def test_what_others_use_is_waited_for_with_a_word() -> None:
+    demand = Demand.of(config(num_workers=2), use_gpu=True)
+    assert lacks({"CPU": 4, "GPU": 2}, demand) == ""
+    assert lacks({"CPU": 1}, demand) == "3 CPU, 2 GPU"
 
 
 def place_one_by_one(nodes: list[Node], demand: Demand) -> bool:
