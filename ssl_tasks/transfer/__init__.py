@@ -30,6 +30,7 @@ STRATEGIES = {
     "distill_logits": "ssl_tasks.transfer.distill_logits",
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
+    "retrieval": "ssl_tasks.transfer.retrieval",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""
@@ -41,6 +42,11 @@ BASELINE = "from_scratch"
 def names() -> list[str]:
     """The strategies that a recipe may list."""
     return sorted(name for name in STRATEGIES if name != BASELINE)
+
+
+def names_for(task: str) -> list[str]:
+    """Those of them that can do a task."""
+    return [name for name in names() if task in strategy(name).tasks]
 
 
 def strategy(name: str) -> Strategy:
