@@ -31,6 +31,8 @@ STRATEGIES = {
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
     "retrieval": "ssl_tasks.transfer.retrieval",
+    "segmentation": "ssl_tasks.transfer.segmentation_head",
+    "boxes": "ssl_tasks.transfer.box_head",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""

@@ -57,7 +57,7 @@ class Context:
     method: str = ""
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
-    """(N, D) embeddings of all rows by that network."""
+    """(N, D) embeddings of all rows by that network; for tasks that say where things are (N, C, h, w) feature maps."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -75,7 +75,7 @@ class Task:
     train: NDArray[Any]
     labels: NDArray[Any]
     """(N,) in [0, num_classes); a class of the data set may be missing here. For `multi_label` (N, K) 0 and 1, for
-    `regression` (N,) float64."""
+    `regression` (N,) float64, for `segmentation` (N, H, W) uint8, for `localization` (N, 4) shares of the side."""
     val: NDArray[Any]
     val_labels: NDArray[Any]
     """(V,); V may be 0, then strategies take their default."""
@@ -105,8 +105,11 @@ class Prediction:
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
     text: str = ""
     """What a fit has to say in words, such as the rules of a tree."""
-    judged: Callable[[IntArray], FloatArray] | None = None
-    """For `retrieval`: from the classes (T,) of the test rows to (T, M) measures of each row's ranking."""
+    examples: NDArray[np.uint8] | None = None
+    """(E, H, W) for `segmentation`: what was predicted for the first test rows, to be looked at."""
+    judged: Callable[[NDArray[Any]], FloatArray] | None = None
+    """For `retrieval` and the tasks that say where things are: from the targets (T, ...) of the test rows to (T, M),
+    what the metrics are made of."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -134,7 +137,8 @@ class Strategy:
     fit: Callable[[Task], Prediction]
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
-    needs: Literal["embeddings", "payload"] = "embeddings"
+    needs: Literal["embeddings", "payload", "maps"] = "embeddings"
+    """What its rows are; for `maps` they are positions, and the context's features are feature maps."""
     untrained: Literal["own", "from_scratch"] = "own"
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None

@@ -72,7 +72,7 @@ class Masks:
         """(B, C, h, w) -> (B, K, h, w)."""
         from torch import nn
 
-        conv: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, shape[0], self.num_classes, 1)  # type: ignore[no-untyped-call]  # as `heads.linear`
+        conv: nn.Conv2d = nn.utils.skip_init(nn.Conv2d, shape[0], self.num_classes, 1)  # type: ignore[no-untyped-call]  # as torch has it
         nn.init.zeros_(conv.weight)
         assert conv.bias is not None
         nn.init.zeros_(conv.bias)
@@ -201,7 +201,7 @@ def fit_head(task: Task) -> Prediction:
     )
     options = context.options.dense
     schedule = Schedule(options.steps, options.batch_size, sorted(options.learning_rates), options.weight_decay)
-    shape: Shape = maps.shape[1:]  # type: ignore[assignment]  # (N, C, h, w)
+    shape: Shape = maps.shape[1:]
     target = target_of(task)
     return _trained(replace(task, context=reading), schedule, target, lambda: target.head(shape))
 
@@ -245,13 +245,11 @@ def _trained(task: Task, schedule: Schedule, target: Target, network: Callable[[
 
     best = train(task, schedule, lambda: Start(network(), loss=target.loss, rows=rows), on_val)
     fitted = target.fitted(target.scores(task.labels, _said(target, best, task.train)), task.labels)
-    return _prediction(
-        target, _said(target, best, task.test), {"learning_rate": best.rate, "train_accuracy": fitted}
-    )
+    return _prediction(target, _said(target, best, task.test), {"learning_rate": best.rate, "train_accuracy": fitted})
 
 
 def _said(target: Target, training: Training, positions: IntArray) -> NDArray[Any]:
-    """Predictions for rows, some at a time: of masks the likeliest classes are small, and what they are made of is not."""
+    """Predictions for rows, some at a time: the likeliest classes are small, and what they are made of is not."""
     import torch
 
     parts = [

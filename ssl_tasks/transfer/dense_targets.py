@@ -1,8 +1,8 @@
 """Masks and boxes of a normalize artifact as targets of a transfer.
 
-    rows = MaskRows(normalized)
-    rows[np.array([5, 17])]             # (2, H, W) uint8
-    boxes = largest_boxes(normalized)   # (N, 4)
+rows = MaskRows(normalized)
+rows[np.array([5, 17])]             # (2, H, W) uint8
+boxes = largest_boxes(normalized)   # (N, 4)
 """
 
 from __future__ import annotations
@@ -57,6 +57,24 @@ class MaskRows:
             for at in range(0, len(self), ROWS)
         ]
         return np.concatenate(parts)
+
+
+def load(normalized: Artifact, splits: pa.Table, task: str) -> tuple[list[str], NDArray[Any], NDArray[np.bool_]]:
+    """The classes' numbers as text, the targets of all rows in payload order, and which rows have one.
+
+    Raises:
+        RequestError: as `check_stored` and `check_splits`.
+    """
+    check_stored(normalized, task)
+    if task == SEGMENTATION:
+        masks: Any = MaskRows(normalized)
+        classes = [str(number) for number in range(normalized.measured["masks"]["classes"][-1] + 1)]
+        known, rows = masks.known(), masks
+    else:
+        classes, rows = [], largest_boxes(normalized)
+        known = np.isfinite(rows).all(axis=1)
+    check_splits(known, splits, task)
+    return classes, rows, known
 
 
 def largest_boxes(normalized: Artifact) -> NDArray[np.float64]:

@@ -56,6 +56,7 @@ class _Done:
     chosen: dict[str, float]
     seconds: float
     text: str
+    examples: NDArray[np.uint8] | None = None
 
 
 def evaluate(
@@ -68,7 +69,7 @@ def evaluate(
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
-        encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        encoders: name of the method to a loader of its embeddings (N, D), or feature maps; one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
             does a task that they are not for.
         stop: set before the fits that still run are waited for, so that `context` can end them.
@@ -83,7 +84,7 @@ def evaluate(
             reused = replace(context, method=method, features=features) if context else None
             for names in _by_preparation(plan.strategies, method):
                 found = strategy(names[0])
-                rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
+                rows = positions if found.needs != "embeddings" else found.prepare(features[data.train])(features)
                 waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
                 everything += [result for collect in waiting for result in collect()]
             del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
@@ -114,7 +115,7 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if found.needs == "embeddings" or method != RAW_INPUT:
+        if found.needs != "payload" or method != RAW_INPUT:
             groups.setdefault((found.needs, found.prepare), []).append(name)
     return list(groups.values())
 
@@ -137,7 +138,7 @@ class _Runs:
             # all labels are the same rows under every seed
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in futures:
-                given = context if found.needs == "payload" else None
+                given = context if found.needs != "embeddings" else None
                 futures[key] = self.pool.submit(_attempt, found, rows, kept, seed, self.data, self.plan.metric, given)
 
         def collect() -> list[Fit | Failure]:
@@ -163,7 +164,7 @@ def _result(
         return Failure(*cell, error=done)
     seconds = 0.0 if is_shared else done.seconds
     answers = (done.predicted, done.confidence, done.likelihood)
-    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, seconds)
+    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, done.examples, seconds)
 
 
 def _attempt(
@@ -215,6 +216,7 @@ def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,
+        examples=prediction.examples,
     )
 
 

@@ -1,6 +1,6 @@
 """The feature map of an encoder: what dense tasks put their heads on.
 
-    feature_map(backbone, images)       # (B, C, h, w), before what pools it into one vector
+feature_map(backbone, images)       # (B, C, h, w), before what pools it into one vector
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def feature_map(backbone: Any, inputs: Tensor) -> Tensor:
         maps = backbone.forward_features(inputs)
     if maps.ndim != 4:
         raise RequestError(
-            f"pretrain.backbone: {type(backbone).__name__} gives no feature map but {tuple(maps.shape[1:])} for an image"
+            f"pretrain.backbone: {type(backbone).__name__} gives {tuple(maps.shape[1:])} for an image, no feature map"
         )
     found: Tensor = maps
     return found

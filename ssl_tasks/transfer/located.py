@@ -16,7 +16,8 @@ def intersection_over_union(first: Float, second: Float) -> Float:
     high = np.minimum(first[:, :2] + first[:, 2:], second[:, :2] + second[:, 2:])
     inside = (high - low).clip(0).prod(axis=1)
     union = first[:, 2:].clip(0).prod(axis=1) + second[:, 2:].clip(0).prod(axis=1) - inside
-    return np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    shares: Float = np.divide(inside, union, out=np.zeros_like(inside), where=union > 0)
+    return shares
 
 
 def weighted(

@@ -27,7 +27,8 @@ def counts(truth: Mask, predicted: Mask, num_classes: int) -> Float:
         truth: (T, H, W) classes; where it is `IGNORED`, nothing is counted.
         predicted: (T, H, W) classes below `num_classes`.
     """
-    parts = [_counts(truth[at : at + ROWS], predicted[at : at + ROWS], num_classes) for at in range(0, len(truth), ROWS)]
+    slices = [slice(at, at + ROWS) for at in range(0, len(truth), ROWS)]
+    parts = [_counts(truth[part], predicted[part], num_classes) for part in slices]
     return np.concatenate([*parts, np.zeros((0, 3 * num_classes))])
 
 
