@@ -73,7 +73,7 @@ def test_planted_signal_is_found_against_all_baselines(store: Store, task: str, 
     sign = -1 if metric == "rmse" else 1
     for line in lines:
         assert line["metric"] == metric
-        assert ("lower_is_better" in line) == (metric == "rmse")
+        assert ("scale" in line) == (metric == "rmse")
         for prefix, baseline in (("", "random_init"), ("raw_", "raw_input"), ("majority_", "majority")):
             assert line[f"{prefix}difference"] == pytest.approx(line["pretrained"] - line[baseline])
             low, high = sorted(sign * line[f"{prefix}{end}"] for end in ("low", "high"))
