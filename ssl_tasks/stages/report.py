@@ -47,6 +47,7 @@ def check(config: ReportConfig) -> None:
 
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
+    from ssl_tasks.report import domains
     from ssl_tasks.report.advice import advice
     from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
@@ -60,7 +61,7 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         method=encoder["method"],
         fitted=fitted_by(measured.get("scratch", {})),
     )
-    verdict = replace(verdict, details=[*verdict.details, *advice(measured)])
+    verdict = replace(verdict, details=[*verdict.details, *domains.sentences(measured), *advice(measured)])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -105,7 +106,17 @@ def render(
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
     """What the page says of labels; only where a strategy ran."""
-    from ssl_tasks.report import by_task, calibration, charts, confusion, predictions, sections, slices, units
+    from ssl_tasks.report import (
+        by_task,
+        calibration,
+        charts,
+        confusion,
+        domains,
+        predictions,
+        sections,
+        slices,
+        units,
+    )
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
@@ -130,6 +141,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
         "transfer": sections.transfer_table(verdict.lines),
+        "domains": domains.section(measured),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),
         "probe": strategy(verdict.strategy).title,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -36,6 +36,7 @@ from ssl_tasks.transfer.tables import (
     CHOICES,
     CHOICES_FILE,
     COMPARISONS,
+    DOMAINS_FILE,
     FAILURES,
     FAILURES_FILE,
     PREDICTIONS,
@@ -111,6 +112,18 @@ class TransferConfig(Options):
                 raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
         return _distinct(value)
 
+    @model_validator(mode="after")
+    def _domains_where_needed(self) -> Self:
+        if self.domains.given and self.task != CLASSIFICATION:
+            raise ValueError(f"domains: task={self.task} is not measured across domains; classification is")
+        for name in self.strategies:
+            if strategies_there_are.strategy(name).adapts and not self.domains.given:
+                raise ValueError(
+                    f"strategies: {name} adapts to a domain without labels; name it in transfer.domains.target, or set "
+                    "transfer.domains.leave_one_out=true"
+                )
+        return self
+
     @field_validator("strategies")
     @classmethod
     def _with_encoders(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -184,10 +197,12 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
+    from ssl_tasks.transfer import checks, data, domains, evaluate, further, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class, config.task)
+    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task)
+    if config.domains.given:
+        domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -209,7 +224,15 @@ def run(
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
         return [further.embed(one, weights, normalize, labelled.train, device) for one in others]
 
-    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
+    measured: dict[str, Any] = {}
+    if config.domains.given:
+        targets = domains.shifts(labelled, config.domains)
+        found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, stop, features)
+        labelled, fits, failures = found.data, found.fits, found.failures
+        out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
+        measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
+    else:
+        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric, config.task)
@@ -239,6 +262,7 @@ def run(
             "capped": results.capped(fits),
             "failed": len(failures),
             "warnings": results.warnings(fits, failures),
+            **measured,
         },
     )
 
