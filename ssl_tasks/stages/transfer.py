@@ -108,8 +108,10 @@ class TransferConfig(Options):
             if name == strategies_there_are.BASELINE:
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
             if task and task not in found.tasks:
-                able = ", ".join(strategies_there_are.names_for(task))
-                raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
+                first = kinds.of(task).strategies[0]
+                others = ", ".join(other for other in strategies_there_are.names_for(task) if other != first)
+                more = f" (there are also {others})" if others else ""
+                raise ValueError(f"{name} cannot do transfer.task={task}; use {first}{more}")
         return _distinct(value)
 
     @model_validator(mode="after")

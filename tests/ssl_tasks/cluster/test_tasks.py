@@ -52,7 +52,7 @@ def test_the_whole_chain(
     tmp_path: Path,
     small: dict[str, Any],
     chain: Any,
-    ray_session: None,
+    ray_session: None,  # stages train on it
     make: Any,
     metric: str,
     said: str,
