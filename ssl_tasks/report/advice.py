@@ -12,8 +12,9 @@ from typing import Any
 
 from ssl_tasks.report.units import change, is_share, reached, written
 from ssl_tasks.report.verdict import JUDGEMENTS, Line, interval, judge, labels
-from ssl_tasks.transfer import regression, strategy
+from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.kinds import oriented
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 BASELINES = {
     "": "the same network untrained",
@@ -22,8 +23,11 @@ BASELINES = {
     "majority_": "always the most frequent class",
 }
 """By the prefix of their comparison in the summary."""
-OF_NUMBERS = "always the mean of the labelled rows"
-NUMBERS = regression.METRICS
+MAJORITY = {
+    MULTI_LABEL: "always how frequent each class is",
+    REGRESSION: "always the mean of the labelled rows",
+}
+"""What the last of them is in other tasks than classification."""
 
 
 def advice(measured: Mapping[str, Any]) -> list[str]:
@@ -35,7 +39,9 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
-    sentences = [_sentence(lines) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    task = measured.get("task", CLASSIFICATION)
+    known = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    sentences = [_sentence(lines, task) for lines in known]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
     sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
@@ -45,12 +51,12 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     return [*sentences, *(f"{text[:1].upper()}{text[1:]}." for text in failures)]
 
 
-def _sentence(lines: Sequence[Line]) -> str:
+def _sentence(lines: Sequence[Line], task: str) -> str:
     # of equal ones the first that the recipe lists
     best = max(lines, key=lambda line: oriented(line["metric"], line["val"]))
     chosen = f"use {strategy(best['strategy']).title}"
     why = "best on val" if len(lines) > 1 else "the only strategy"
-    names = BASELINES | ({"majority_": OF_NUMBERS} if best["metric"] in NUMBERS else {})
+    names = BASELINES | ({"majority_": MAJORITY[task]} if task in MAJORITY else {})
     there = {prefix: name for prefix, name in names.items() if f"{prefix}difference" in best}
     open_ = [
         f"{name} ({_difference(best, prefix)})" for prefix, name in there.items() if judge(best, prefix) != "better"
