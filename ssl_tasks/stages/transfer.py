@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -199,7 +200,7 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, domains, evaluate, further, raw, results, shifted
+    from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task)
@@ -220,8 +221,11 @@ def run(
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
+    if strategies_there_are.any_joint(config.strategies):
+        context = replace(context, targets=joint.load(split, labelled))
+        joint.check(context.targets, labelled)
 
-    @functools.lru_cache(maxsize=1)  # those of one method at a time
+    @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
     def features(method: str) -> list[FloatArray]:
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
         return [further.embed(one, weights, normalize, labelled.train, device) for one in others]

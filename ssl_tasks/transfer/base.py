@@ -76,6 +76,8 @@ class Context:
     """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
     further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
     """As `networks`, for each encoder of `transfer.encoders`, by its name."""
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -168,6 +170,8 @@ class Strategy:
 
     Embeddings are then those by all encoders side by side, `Task.widths` wide each.
     """
+    joint: bool = False
+    """Whether it learns every kind of target that rows have, and not only the one that is predicted."""
     counterpart: str | None = None
     """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
