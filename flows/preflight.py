@@ -13,14 +13,15 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import TEST, TRAIN
+from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, STATS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.transfer import data, dense_targets
+from ssl_tasks.transfer import data, dense_targets, domains
 from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE, LOCALIZATION, MULTI_LABEL, REGRESSION, SEGMENTATION
 
 if TYPE_CHECKING:
     from flows.plan import Planned
+    from ssl_tasks.transfer.options import DomainsConfig
 
 ASSUMED_COLUMNS = 1_000
 """Of tables that nobody has read yet: so many that only what no table allows is refused."""
@@ -103,8 +104,38 @@ def require_stored_targets(recipe: Recipe, normalized: Artifact) -> None:
         dense_targets.check_stored(normalized, _task(recipe))
 
 
+def require_targets(recipe: Recipe, split: Artifact) -> None:
+    """Refuse strategies that learn several kinds of targets at once for rows that have one."""
+    from ssl_tasks.transfer import any_joint, joint
+
+    transfer = getattr(recipe, "transfer", None)
+    if any_joint(getattr(transfer, "strategies", ())):
+        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+        joint.check(joint.load(split, labelled), labelled)
+
+
 def _task(recipe: Recipe) -> str:
     return getattr(getattr(recipe, "transfer", None), "task", CLASSIFICATION)
+
+
+def require_domains(recipe: Recipe, ingested: Artifact) -> None:
+    """Refuse domains that the data does not have, and such with different label sets."""
+    if given := _domains(recipe):
+        domains.pairs(ingested.table(ROWS_FILE, [DOMAIN, LABEL]), given)
+
+
+def require_domain_rows(recipe: Recipe, split: Artifact) -> None:
+    """Refuse domains of too few rows or labels in a split."""
+    if given := _domains(recipe):
+        transfer: Any = getattr(recipe, "transfer", None)
+        domains.check(split.table(SPLITS_FILE, [DOMAIN, SPLIT, LABEL]), given, transfer.labels_per_class)
+
+
+def _domains(recipe: Recipe) -> DomainsConfig | None:
+    """Where labels and test rows are to be of different domains: which."""
+    transfer = getattr(recipe, "transfer", None)
+    given: DomainsConfig | None = getattr(transfer, "domains", None)
+    return given if given and given.given and getattr(transfer, "strategies", []) else None
 
 
 def require_used_policies(recipe: Recipe) -> None:
@@ -170,15 +201,31 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
 
     if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
+    from ssl_tasks import methods
     from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer import further
     from ssl_tasks.transfer.base import Blueprint
     from ssl_tasks.transfer.students import build_student
 
     shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
-    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, **like)
+    pool = methods.pool(pretrain.method.options(), pretrain.modality)
+    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, pool=pool, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None
-    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
+    others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
+    checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
+
+
+def require_fitting_encoders(recipe: Recipe, normalized: Artifact | None = None) -> None:
+    """Refuse further encoders that are not there, or of data that was `normalized` otherwise."""
+    references = getattr(getattr(recipe, "transfer", None), "encoders", ())
+    if not references:
+        return
+    from ssl_tasks.transfer import further
+
+    found = further.read(references, recipe.store)
+    if normalized is not None:
+        further.check(found, normalized.json(STATS_FILE))
 
 
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
@@ -190,6 +237,7 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
         require_used_policies(recipe)
         require_fitting_method(recipe)
     if any(entry.name == "transfer" for entry in to_run):
+        require_fitting_encoders(recipe)
         require_fitting_strategies(recipe)
 
 
@@ -207,11 +255,15 @@ class Check:
 CHECKS = (
     Check("ingest", "transfer", require_labels),
     Check("normalize", "transfer", require_stored_targets),
+    Check("ingest", "transfer", require_domains),
+    Check("normalize", "transfer", require_fitting_encoders),
     Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
     Check("split", "transfer", require_usable_labels),
+    Check("split", "transfer", require_targets),
+    Check("split", "transfer", require_domain_rows),
 )
 
 

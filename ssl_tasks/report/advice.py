@@ -10,8 +10,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import METRIC_TITLES, Line, judge, labels, percent, signed
+from ssl_tasks.report.units import change, is_share, reached, written
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, interval, judge, labels
 from ssl_tasks.transfer import strategy
+from ssl_tasks.transfer.kinds import oriented
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 BASELINES = {
     "": "the same network untrained",
@@ -20,6 +23,11 @@ BASELINES = {
     "majority_": "always the most frequent class",
 }
 """By the prefix of their comparison in the summary."""
+MAJORITY = {
+    MULTI_LABEL: "always how frequent each class is",
+    REGRESSION: "always the mean of the labelled rows",
+}
+"""What the last of them is in other tasks than classification."""
 
 
 def advice(measured: Mapping[str, Any]) -> list[str]:
@@ -31,31 +39,48 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
-    sentences = [_sentence(lines) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    task = measured.get("task", CLASSIFICATION)
+    known = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    sentences = [_sentence(lines, task) for lines in known]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
+    sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
     for name, rows in measured.get("capped", {}).items():
         sentences.append(f"{_title(name)} trained on {rows:,} rows at most (transfer.slow_rows).")
     failures = measured.get("warnings", [])
     return [*sentences, *(f"{text[:1].upper()}{text[1:]}." for text in failures)]
 
 
-def _sentence(lines: Sequence[Line]) -> str:
-    best = max(lines, key=lambda line: line["val"])  # of equal ones the first that the recipe lists
-    metric = METRIC_TITLES[best["metric"]]
+def _sentence(lines: Sequence[Line], task: str) -> str:
+    # of equal ones the first that the recipe lists
+    best = max(lines, key=lambda line: oriented(line["metric"], line["val"]))
     chosen = f"use {strategy(best['strategy']).title}"
     why = "best on val" if len(lines) > 1 else "the only strategy"
-    there = {prefix: name for prefix, name in BASELINES.items() if f"{prefix}difference" in best}
+    names = BASELINES | ({"majority_": MAJORITY[task]} if task in MAJORITY else {})
+    there = {prefix: name for prefix, name in names.items() if f"{prefix}difference" in best}
     open_ = [
-        f"{name} ({signed(best[f'{prefix}difference'])} points)"
-        for prefix, name in there.items()
-        if judge(best, prefix) != "better"
+        f"{name} ({_difference(best, prefix)})" for prefix, name in there.items() if judge(best, prefix) != "better"
     ]
     beaten = [name for prefix, name in there.items() if judge(best, prefix) == "better"]
-    text = f"With {labels(best)}, {chosen} ({why}, {percent(best['pretrained'])} {metric} on test)"
+    text = f"With {labels(best)}, {chosen} ({why}, {reached(best['metric'], best['pretrained'])} on test)"
     if open_:
         return f"{text}. Pretraining did not show to help there against {_listed(open_)}."
     return f"{text}; it was better than {_listed(beaten)}."
+
+
+def _difference(line: Line, prefix: str) -> str:
+    text = change(line["metric"], line[f"{prefix}difference"])
+    return f"{text} points" if is_share(line["metric"]) else text
+
+
+def _against_counterpart(line: Line) -> str:
+    """Whether what the strategy adds to a simpler one is worth it."""
+    value, theirs = (written(line["metric"], line[name]) for name in ("pretrained", "counterpart_value"))
+    return (
+        f"With {labels(line)}, {strategy(line['strategy']).title} reached {value} on test and "
+        f"{strategy(line['counterpart']).title} {theirs}: {interval(line, 'counterpart_')}, "
+        f"{JUDGEMENTS[judge(line, 'counterpart_')]}."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

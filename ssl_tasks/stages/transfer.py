@@ -8,9 +8,11 @@ seeds and test groups, and p-values corrected for the number of comparisons.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -36,6 +38,7 @@ from ssl_tasks.transfer.tables import (
     CHOICES,
     CHOICES_FILE,
     COMPARISONS,
+    DOMAINS_FILE,
     FAILURES,
     FAILURES_FILE,
     PREDICTIONS,
@@ -46,7 +49,7 @@ from ssl_tasks.transfer.tables import (
 from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 
 if TYPE_CHECKING:
-    from ssl_tasks.transfer.base import Context
+    from ssl_tasks.transfer.base import Context, FloatArray
     from ssl_tasks.transfer.data import Labelled
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure
@@ -114,9 +117,38 @@ class TransferConfig(Options):
             if name == strategies_there_are.BASELINE:
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
             if task and task not in found.tasks:
-                able = ", ".join(strategies_there_are.names_for(task))
-                raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
+                first = kinds.of(task).strategies[0]
+                others = ", ".join(other for other in strategies_there_are.names_for(task) if other != first)
+                more = f" (there are also {others})" if others else ""
+                raise ValueError(f"{name} cannot do transfer.task={task}; use {first}{more}")
         return _distinct(value)
+
+    @model_validator(mode="after")
+    def _domains_where_needed(self) -> Self:
+        if self.domains.given and self.task != CLASSIFICATION:
+            raise ValueError(f"domains: task={self.task} is not measured across domains; classification is")
+        for name in self.strategies:
+            if strategies_there_are.strategy(name).adapts and not self.domains.given:
+                raise ValueError(
+                    f"strategies: {name} adapts to a domain without labels; name it in transfer.domains.target, or set "
+                    "transfer.domains.leave_one_out=true"
+                )
+        return self
+
+    @field_validator("strategies")
+    @classmethod
+    def _with_encoders(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        uses = {name: strategies_there_are.strategy(name).encoders for name in value}
+        several = [name for name, use in uses.items() if use == "several"]
+        given = info.data.get("encoders", ("refused",))
+        if several and not given:
+            raise ValueError(
+                f"{', '.join(several)} combine{'s' * (len(several) == 1)} encoders; name others beside the run's own "
+                "in transfer.encoders, as runs or as fingerprints of pretrain artifacts"
+            )
+        if value and info.data.get("encoders") and set(uses.values()) <= {"one"}:
+            raise ValueError(f"{', '.join(value)} use the run's own encoder only; leave out transfer.encoders")
+        return value
 
     @field_validator("metric")
     @classmethod
@@ -176,10 +208,12 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, evaluate, raw, results
+    from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class, config.task, normalize)
+    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task, normalize)
+    if config.domains.given:
+        domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -189,15 +223,35 @@ def run(
     if config.raw_input:
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), pick(config.device, "transfer.device")
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop)
+    others = further.read(config.encoders, out.uri)
+    further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
+    out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
     if config.task in DENSE:
         encoders = _map_makers(context, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
-    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
+    if strategies_there_are.any_joint(config.strategies):
+        context = replace(context, targets=joint.load(split, labelled))
+        joint.check(context.targets, labelled)
+
+    @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
+    def features(method: str) -> list[FloatArray]:
+        weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
+        return [further.embed(one, weights, normalize, labelled.train, device) for one in others]
+
+    measured: dict[str, Any] = {}
+    if config.domains.given:
+        targets = domains.shifts(labelled, config.domains)
+        found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, stop, features)
+        labelled, fits, failures = found.data, found.fits, found.failures
+        out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
+        measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
+    else:
+        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
-    summary = results.summary(fits, comparisons, method, config.metric)
+    summary = results.summary(fits, comparisons, method, config.metric, config.task)
     _require(config.strategies[0], summary, failures)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
@@ -212,7 +266,8 @@ def run(
             "summary": summary,
             "metric": config.metric,
             "method": method,
-            "strategies": list(config.strategies),
+            "strategies": list(strategies_there_are.with_counterparts(config.strategies)),
+            **({"encoders": [method, *(one.name for one in others)]} if others else {}),
             "seeds": len(config.seeds),
             "classes": len(labelled.classes),
             **({} if config.task == CLASSIFICATION else {"task": config.task, "class_names": labelled.classes}),
@@ -223,6 +278,7 @@ def run(
             "capped": results.capped(fits),
             "failed": len(failures),
             "warnings": results.warnings(fits, failures),
+            **measured,
         },
     )
 
@@ -247,7 +303,8 @@ def _plan(config: TransferConfig) -> Plan:
 
     budgets = [Budget(fraction=fraction) for fraction in config.label_fractions]
     budgets += [Budget(per_class=count) for count in config.labels_per_class]
-    return Plan(config.strategies, budgets, config.seeds, config.metric, config.workers, config.slow_rows)
+    names = strategies_there_are.with_counterparts(config.strategies)
+    return Plan(names, budgets, config.seeds, config.metric, config.workers, config.slow_rows)
 
 
 def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
@@ -258,7 +315,8 @@ def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequenc
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:
-    names = [*config.strategies, strategies_there_are.BASELINE] if config.strategies else []
+    listed = strategies_there_are.with_counterparts(config.strategies)
+    names = [*listed, strategies_there_are.BASELINE] if listed else []
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 

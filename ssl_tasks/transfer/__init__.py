@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
@@ -30,9 +31,22 @@ STRATEGIES = {
     "distill_logits": "ssl_tasks.transfer.distill_logits",
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
+    "coral": "ssl_tasks.transfer.coral",
+    "deep_coral": "ssl_tasks.transfer.deep_coral",
+    "mmd": "ssl_tasks.transfer.mmd",
+    "dann": "ssl_tasks.transfer.dann",
+    "adabn": "ssl_tasks.transfer.adabn",
     "retrieval": "ssl_tasks.transfer.retrieval",
     "segmentation": "ssl_tasks.transfer.segmentation_head",
     "boxes": "ssl_tasks.transfer.box_head",
+    "concatenate": "ssl_tasks.transfer.concatenate",
+    "select_features": "ssl_tasks.transfer.select_features",
+    "weighted_encoders": "ssl_tasks.transfer.weighted_encoders",
+    "best_encoder": "ssl_tasks.transfer.best_encoder",
+    "uniform_soup": "ssl_tasks.transfer.uniform_soup",
+    "greedy_soup": "ssl_tasks.transfer.greedy_soup",
+    "best_tuned": "ssl_tasks.transfer.best_tuned",
+    "multi_task": "ssl_tasks.transfer.multi_task",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""
@@ -49,6 +63,17 @@ def names() -> list[str]:
 def names_for(task: str) -> list[str]:
     """Those of them that can do a task."""
     return [name for name in names() if task in strategy(name).tasks]
+
+
+def with_counterparts(listed: Sequence[str]) -> tuple[str, ...]:
+    """The strategies that a recipe lists, and after them those that they are compared with."""
+    counterparts = (strategy(name).counterpart for name in listed)
+    return tuple(dict.fromkeys([*listed, *(name for name in counterparts if name)]))
+
+
+def any_joint(listed: Sequence[str]) -> bool:
+    """Whether one of them learns further kinds of targets than the one that is predicted."""
+    return any(strategy(name).joint for name in listed)
 
 
 def strategy(name: str) -> Strategy:

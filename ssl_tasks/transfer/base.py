@@ -32,6 +32,20 @@ ALL_FITTED = frozenset({CLASSIFICATION, MULTI_LABEL, REGRESSION})
 
 
 @dataclass(frozen=True)
+class Domains:
+    """Positions, where test rows are of another domain, the target, than the labels, which are of the sources."""
+
+    source: IntArray
+    """Train rows of the source domains, labelled or not."""
+    target: IntArray
+    """Train rows of the target, none of them with a label."""
+    held_out: tuple[IntArray, IntArray]
+    """Rows of source and target for measuring the gap: val rows, or train rows where a domain has too few of them."""
+    of_source: IntArray
+    """All rows of the source domains, of whatever split."""
+
+
+@dataclass(frozen=True)
 class Context:
     """For strategies that train on the samples themselves: how to read them and build a network for them."""
 
@@ -58,14 +72,26 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network; for tasks that say where things are (N, C, h, w) feature maps."""
+    domains: Domains | None = None
+    """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
+    further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
+    """As `networks`, for each encoder of `transfer.encoders`, by its name."""
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
         return self.networks[self.method]()
 
+    def encoders(self) -> list[Callable[[], nn.Module]]:
+        """Makers of that network and of those of `transfer.encoders`: all trained, or all untrained."""
+        return [networks[self.method] for networks in (self.networks, *self.further.values())]
+
     def blueprint(self) -> Blueprint:
         """What strategies check before they are fitted."""
-        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
+        student = self.student(0) if self.student else None
+        further = {name: next(iter(networks.values()))() for name, networks in self.further.items()}
+        return Blueprint(self.build(0), self.options, student, further)
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,8 @@ class Task:
     context: Context | None = None
     task: str = CLASSIFICATION
     """One of `targets.TASKS`."""
+    widths: Sequence[int] = ()
+    """Columns of each encoder, where rows are the embeddings by several of them side by side."""
 
     def val_score(self, scores: FloatArray) -> tuple[float, float]:
         """What to maximize over candidates: the metric on val, and log likelihood (or RMSE) where that is equal."""
@@ -125,6 +153,8 @@ class Blueprint:
     options: Options
     student: nn.Module | None = None
     """That of `distill.student`, where it names one."""
+    further: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Those of `transfer.encoders`, by name."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +169,15 @@ class Strategy:
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload", "maps"] = "embeddings"
     """What its rows are; for `maps` they are positions, and the context's features are feature maps."""
+    encoders: Literal["one", "several", "any"] = "one"
+    """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
+
+    Embeddings are then those by all encoders side by side, `Task.widths` wide each.
+    """
+    joint: bool = False
+    """Whether it learns every kind of target that rows have, and not only the one that is predicted."""
+    counterpart: str | None = None
+    """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None
@@ -147,6 +186,8 @@ class Strategy:
     """Of `targets.TASKS`, what it can predict."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    adapts: bool = False
+    """Whether it adapts to `Context.domains`, and so needs a target domain; its `counterpart` does not adapt."""
     slow: bool = False
     """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

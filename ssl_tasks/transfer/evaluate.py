@@ -65,6 +65,7 @@ def evaluate(
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context | None,
     stop: threading.Event,
+    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
@@ -73,6 +74,7 @@ def evaluate(
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
             does a task that they are not for.
         stop: set before the fits that still run are waited for, so that `context` can end them.
+        further: a method to embeddings by further encoders, for strategies that combine them with those of the method.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
@@ -80,14 +82,8 @@ def evaluate(
     with _one_thread_each(plan.workers, stop) as pool:
         runs = _Runs(pool, plan, data, budgets)
         for method, load in encoders.items():
-            features = load()
-            reused = replace(context, method=method, features=features) if context else None
-            for names in _by_preparation(plan.strategies, method):
-                found = strategy(names[0])
-                rows = positions if found.needs != "embeddings" else found.prepare(features[data.train])(features)
-                waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
-                everything += [result for collect in waiting for result in collect()]
-            del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
+            reused = replace(context, method=method) if context else None
+            everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
         has_baselines = context is not None and data.task in majority.STRATEGY.tasks
         scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if has_baselines else []
         if has_baselines:
@@ -115,8 +111,8 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if found.needs != "payload" or method != RAW_INPUT:
-            groups.setdefault((found.needs, found.prepare), []).append(name)
+        if (found.needs != "payload" and found.encoders == "one") or method != RAW_INPUT:
+            groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
 
@@ -127,8 +123,34 @@ class _Runs:
     data: Labelled
     budgets: Mapping[tuple[Budget, int], IntArray]
 
+    def on_encoder(
+        self,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> list[Fit | Failure]:
+        """The fits of all strategies on one encoder."""
+        positions, done = np.arange(len(features)), list[Fit | Failure]()
+        reused = replace(context, features=features) if context else None
+        for names in _by_preparation(self.plan.strategies, method):
+            found = strategy(names[0])
+            is_wide = found.needs == "embeddings" and found.encoders != "one"
+            parts = [features, *(further(method) if is_wide else ())]
+            together = np.hstack(parts) if is_wide else features
+            rows = positions if found.needs != "embeddings" else found.prepare(together[self.data.train])(together)
+            widths = [part.shape[1] for part in parts]
+            waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
+            done += [result for collect in waiting for result in collect()]
+        return done
+
     def submit(
-        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context | None
+        self,
+        found: Strategy,
+        method: str,
+        rows: FloatArray | IntArray,
+        context: Context | None,
+        widths: Sequence[int] = (),
     ) -> Callable[[], list[Fit | Failure]]:
         """Start the fits of one strategy on one encoder; what is returned waits for them."""
         futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
@@ -139,7 +161,9 @@ class _Runs:
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in futures:
                 given = context if found.needs != "embeddings" else None
-                futures[key] = self.pool.submit(_attempt, found, rows, kept, seed, self.data, self.plan.metric, given)
+                futures[key] = self.pool.submit(
+                    _attempt, found, rows, kept, seed, self.data, self.plan.metric, given, widths
+                )
 
         def collect() -> list[Fit | Failure]:
             told: set[tuple[bytes, int]] = set()
@@ -175,6 +199,7 @@ def _attempt(
     data: Labelled,
     metric: str,
     context: Context | None,
+    widths: Sequence[int],
 ) -> _Done | str:
     """Fit and score the labelled test rows, or the error's text."""
     began = time.monotonic()
@@ -183,12 +208,13 @@ def _attempt(
         labels=data.labels[positions],
         val=rows[data.val],
         val_labels=data.labels[data.val],
-        test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
+        test=rows[np.concatenate([data.test, data.val, data.source_test])],  # val's value compares strategies
         num_classes=data.num_outputs,
         seed=seed,
         metric=metric,
         context=context,
         task=data.task,
+        widths=widths,
     )
     try:
         prediction = found.fit(task)
@@ -202,11 +228,13 @@ def _attempt(
 
 def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
     kind, chosen = kinds.of(data.task), dict(prediction.chosen)
-    asked = data.labels[np.concatenate([data.test, data.val])]
+    asked = data.labels[np.concatenate([data.test, data.val, data.source_test])]
     given = prediction.scores if prediction.judged is None else prediction.judged(asked)
-    labels, scores = asked[: len(data.test)], given[: len(data.test)]
-    if len(data.val):
-        chosen[f"val_{metric}"] = kind.score(asked[len(data.test) :], given[len(data.test) :])[metric]
+    ends = np.cumsum([len(data.test), len(data.val)])
+    (labels, *others), (scores, *of_others) = np.split(asked, ends), np.split(given, ends)
+    for name, there, found in zip(("val", "source"), others, of_others, strict=True):
+        if len(there):
+            chosen[f"{name}_{metric}"] = kind.score(there, found)[metric]
     predicted, likelihood, confidence = kind.answers(labels, scores)
     return _Done(
         values={**kind.score(labels, scores), **kind.ranked(labels, scores)},

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from ssl_tasks.schema import GROUP_ID, ROW, TRANSFER
 from ssl_tasks.store import Output
-from ssl_tasks.transfer import kinds, predictions
+from ssl_tasks.transfer import BASELINE, kinds, predictions
+from ssl_tasks.transfer import strategy as strategy_of
 from ssl_tasks.transfer.bootstrap import (
     Float,
     holm,
@@ -34,6 +35,7 @@ from ssl_tasks.transfer.tables import (
     RANDOM_INIT,
     RAW_INPUT,
 )
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 Replicates = dict[str, Float]
 """Metric to its values (B,) under the bootstrap's replicates of the test groups."""
@@ -120,12 +122,20 @@ def _pairs(
 ) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
     """What is compared with what: columns that name it, and for each seed the numbers of two fits."""
     for (strategy, of, budget), ours in cells.items():
-        for baseline in BASELINES if of == method else ():
-            theirs = cells.get((baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, baseline, budget), {})
+        for baseline, key in _baselines(strategy, method) if of == method else ():
+            theirs = cells.get((*key, budget), {})
             sides = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
             if sides:
                 about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
                 yield {**about, "baseline": baseline}, sides
+
+
+def _baselines(name: str, method: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What the fits of a strategy are compared with: a name, and whose fits those are (strategy and method)."""
+    for baseline in BASELINES:
+        yield baseline, (baseline if baseline in (FROM_SCRATCH, MAJORITY) else name, baseline)
+    if counterpart := strategy_of(name).counterpart:
+        yield counterpart, (counterpart, method)
 
 
 def _difference(
@@ -170,16 +180,19 @@ def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:
     return {"steps": steps, **facts} if facts else {}
 
 
-def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str) -> list[dict[str, Any]]:
+def summary(
+    fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str, task: str = CLASSIFICATION
+) -> list[dict[str, Any]]:
     """A line for each strategy and label budget: means over seeds, and the differences with their intervals.
 
     `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
     `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
-    reached on val. A budget without a fit of `random_init` or, where any fit is one, of `from_scratch` has no line.
-    Where less of the metric is better, a line says so as `lower_is_better`, and of a metric in the unit of the numbers
-    `scale` is what the share that matters is one of: what always saying their mean reaches.
+    reached on val. `counterpart` names the strategy that a strategy is meant to beat on the same encoder, where there
+    is one; `counterpart_value` is what it reached. A budget without a fit of `random_init`, or where the task has that
+    baseline of `from_scratch`, has no line. Of a metric in the unit of the numbers `scale` is what the share that
+    matters is one of: what always saying their mean reaches.
     """
-    needed = {RANDOM_INIT, *({FROM_SCRATCH} & {fit.strategy for fit in fits})}
+    needed = {RANDOM_INIT, FROM_SCRATCH} if task in strategy_of(BASELINE).tasks else {RANDOM_INIT}
     values: dict[Key, list[Fit]] = defaultdict(list)
     for fit in fits:
         values[_key(fit)].append(fit)
@@ -203,9 +216,10 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
         }
         val = [fit.chosen[f"val_{metric}"] for fit in ours if f"val_{metric}" in fit.chosen]
         line |= {"val": float(np.mean(val))} if val else {}
+        theirs = dict(_baselines(strategy, method))
         for baseline, row in found.items():
-            name, prefix = baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, PREFIXES[baseline]
-            line[baseline] = _mean(values[name, baseline, budget], metric)
+            prefix, value = PREFIXES.get(baseline, "counterpart_"), _mean(values[*theirs[baseline], budget], metric)
+            line |= {baseline: value} if baseline in PREFIXES else {"counterpart": baseline, "counterpart_value": value}
             line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
             line[f"{prefix}p"] = row["p_holm"]
         lines.append(line | _scale(line))
@@ -213,8 +227,7 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
 
 
 def _scale(line: Mapping[str, Any]) -> dict[str, Any]:
-    lower = {"lower_is_better": True} if line["metric"] in kinds.LOWER_IS_BETTER else {}
-    return lower | ({"scale": line.get(MAJORITY, line[RANDOM_INIT])} if line["metric"] in kinds.IN_UNITS else {})
+    return {"scale": line.get(MAJORITY, line[RANDOM_INIT])} if line["metric"] in kinds.IN_UNITS else {}
 
 
 def _mean(fits: Sequence[Fit], metric: str) -> float:
