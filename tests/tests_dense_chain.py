@@ -54,9 +54,10 @@ def dense_made(store: Store, folder: Path, count: int = 60, side: int = 32) -> d
     return made
 
 
-def _learn(backbone: nn.Module, stats: dict[str, Any], side: int, steps: int = 60) -> None:
+def _learn(backbone: nn.Module, stats: dict[str, Any], side: int, steps: int = 120) -> None:
     from ssl_tasks.modalities import modality
 
+    torch.manual_seed(0)
     head = nn.LazyConv2d(3, 1)
     head(feature_map(backbone, torch.zeros(2, 3, side, side)))
     optimizer = torch.optim.Adam([*backbone.parameters(), *head.parameters()], 3e-3)
