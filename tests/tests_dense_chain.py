@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from tests_chain import run_chain
 from tests_dense import dense_folder, scene
@@ -44,14 +45,25 @@ def dense_made(store: Store, folder: Path, count: int = 60, side: int = 32) -> d
 
     def write(out: Output) -> None:
         out.json("encoder.json", info)
+        out.table("metrics.parquet", pa.table({"step": [1, 2], "loss": [2.0, 1.0]}))
+        out.table("health.parquet", pa.table({"step": [1, 2], "rankme": [3.0, 4.0]}))
         for name, network in (("encoder", learnt), ("initial", initial)):
             with out.file(f"{name}.safetensors") as path:
                 save_weights(network, path)
 
     parents = [made[name] for name in ("normalize", "split", "augment")]
     made["pretrain"] = commit(store, "pretrain", write, count, parents)
-    made["embed"] = commit(store, "embed", lambda out: out.json("none.json", {}), count, [made["pretrain"]])
+    made["embed"] = commit(store, "embed", lambda out: _embeddings(out, made["split"]), count, [made["pretrain"]])
     return made
+
+
+def _embeddings(out: Output, split: Artifact) -> None:
+    """Noise: what says where things are asks for none."""
+    rows = split.table("splits.parquet")["row"]
+    values = np.random.default_rng(0).normal(size=(len(rows), 4)).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), 4)
+    for name in ("pretrained", "random_init"):
+        out.table(f"embeddings/{name}.parquet", pa.table({"row": rows, "embedding": column}))
 
 
 def _learn(backbone: nn.Module, stats: dict[str, Any], side: int, steps: int = 120) -> None:

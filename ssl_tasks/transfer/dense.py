@@ -35,6 +35,11 @@ Shape = tuple[int, int, int]
 class Target(Protocol):
     """What a dense task predicts."""
 
+    @property
+    def fact(self) -> str:
+        """What `fitted` is called."""
+        ...
+
     def head(self, shape: Shape) -> nn.Module:
         """From a map (B, C, h, w) of `shape`, linearly; it gives 0 for everything at first."""
         ...
@@ -67,6 +72,7 @@ class Masks:
     labels: NDArray[np.uint8]
     """(n, H, W) of the labelled train rows."""
     num_classes: int
+    fact: str = "train_pixel_accuracy"
 
     def head(self, shape: Shape) -> nn.Module:
         """(B, C, h, w) -> (B, K, h, w)."""
@@ -113,6 +119,7 @@ class Boxes:
 
     labels: FloatArray
     """(n, 4) x, y, width and height, as shares of the side."""
+    fact: str = "train_iou_over_half"
 
     def head(self, shape: Shape) -> nn.Module:
         """(B, C, h, w) -> (B, 4)."""
@@ -245,7 +252,7 @@ def _trained(task: Task, schedule: Schedule, target: Target, network: Callable[[
 
     best = train(task, schedule, lambda: Start(network(), loss=target.loss, rows=rows), on_val)
     fitted = target.fitted(target.scores(task.labels, _said(target, best, task.train)), task.labels)
-    return _prediction(target, _said(target, best, task.test), {"learning_rate": best.rate, "train_accuracy": fitted})
+    return _prediction(target, _said(target, best, task.test), {"learning_rate": best.rate, target.fact: fitted})
 
 
 def _said(target: Target, training: Training, positions: IntArray) -> NDArray[Any]:

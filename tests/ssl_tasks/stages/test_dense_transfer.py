@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +179,49 @@ def test_a_split_without_masks_is_refused(tmp_path: Path, made: dict[str, Artifa
     known = splits["split"].to_numpy() != "test"
     with pytest.raises(RequestError, match=r"segmentation needs masks, and no test row has any; raise the test share"):
         check_splits(known, splits, "segmentation")
+
+
+def report(made: dict[str, Artifact], found: Artifact) -> str:
+    from ssl_tasks.stages.report import STAGE as REPORT
+    from ssl_tasks.stages.report import ReportConfig
+
+    parents = {name: found if name == "transfer" else made[name] for name in REPORT.inputs}
+    fingerprint = REPORT.fingerprint(ReportConfig(), {name: parent.fingerprint for name, parent in parents.items()})
+    page = materialize(made["ingest"].store, REPORT, ReportConfig(), parents, fingerprint=fingerprint).artifact
+    return page.path("report.html").read_text()
+
+
+def pictures(page: str, title: str) -> list[list[np.ndarray]]:
+    """Of each strip under a heading."""
+    part = page.split(f"<h2>{title} of test images</h2>")[1].split("<h2>")[0]
+    found = [re.findall(r'src="data:image/png;base64,([^"]+)"', strip) for strip in part.split('class="strip"')[1:]]
+    return [[np.asarray(Image.open(io.BytesIO(base64.b64decode(one)))) for one in strip] for strip in found]
+
+
+def test_the_page_shows_truth_and_prediction_beside_each_other(made: dict[str, Artifact], segmented: Artifact) -> None:
+    page = report(made, segmented)
+    strips = pictures(page, "Masks")
+    assert [len(strip) for strip in strips] == [4] * 6
+    labelled = data.load(made["split"], (), "segmentation", made["normalize"])
+    masks = Shards.open(made["normalize"], "mask").take(labelled.test[:6])
+    for (plain, true, ours, theirs), mask in zip(strips, masks, strict=True):
+        factor = len(plain) // 32
+        changed = (plain != true).any(axis=2)[::factor, ::factor]
+        assert np.array_equal(changed, mask != 0)
+        assert plain.shape == ours.shape == theirs.shape
+    assert "mean IoU" in page
+    assert "Iou_1" in page
+    assert "of the pixels of its labelled rows right" in page
+
+
+def test_the_page_shows_boxes(made: dict[str, Artifact], located: Artifact) -> None:
+    page = report(made, located)
+    strips = pictures(page, "Boxes")
+    assert [len(strip) for strip in strips] == [4] * 6
+    rows = located.table("predictions.parquet").to_pylist()
+    for (plain, true, _, _), row in zip(strips, rows, strict=False):
+        lines, columns = np.nonzero((plain != true).any(axis=2))
+        x, y, w, h = (share * len(plain) for share in row["box"])
+        assert [columns.min(), lines.min()] == pytest.approx([x, y], abs=1)
+        assert [columns.max(), lines.max()] == pytest.approx([x + w, y + h], abs=2)
+    assert "Share of boxes with an IoU over 0.5" in page

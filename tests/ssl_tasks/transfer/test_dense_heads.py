@@ -180,7 +180,7 @@ def test_from_scratch_learns_masks_on_their_own_images() -> None:
         mean_iou(measures(found, "segmentation"))
         > mean_iou(measures(strategy_of_majority("segmentation"), "segmentation")) + 0.1
     )
-    assert found.chosen["train_accuracy"] > 0.85
+    assert found.chosen["train_pixel_accuracy"] > 0.85
 
 
 def test_without_val_targets_the_default_rate_does() -> None:
