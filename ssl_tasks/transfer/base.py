@@ -10,7 +10,7 @@ scored once, by the final fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -55,6 +55,12 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network."""
+    remake: Callable[[], Context] | None = None
+    """Makes it anew from the artifacts, in another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        assert self.remake is not None, "a context that cannot be remade stays in its process"
+        return _remade, (self.remake, self.method, self.features)
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -63,6 +69,10 @@ class Context:
     def blueprint(self) -> Blueprint:
         """What strategies check before they are fitted."""
         return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
+
+
+def _remade(remake: Callable[[], Context], method: str, features: FloatArray | None) -> Context:
+    return replace(remake(), method=method, features=features)
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,15 @@
 """Runs every fit of a transfer: strategies x encoders x label budgets x seeds, and the baselines.
 
-Each fit runs on one thread and several run side by side, so that the number of workers changes no bit. A fit that
-fails is noted with its error, and the others finish.
+Each fit runs on one thread and several run side by side (`runners`), so that the number of workers changes no bit. A
+fit that fails is noted with its error, and the others finish.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +20,7 @@ from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
 from ssl_tasks.transfer.metrics import ranked, score
+from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 NOT_THE_FITS = (PretextflowError, MemoryError, OSError)
@@ -38,8 +35,6 @@ class Plan:
     budgets: Sequence[Budget]
     seeds: Sequence[int]
     metric: str
-    workers: int
-    """Fits side by side; 0 for one per core."""
     slow_rows: int
     """Most train rows of a fit of a slow strategy."""
 
@@ -62,32 +57,35 @@ def evaluate(
     data: Labelled,
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context | None,
-    stop: threading.Event,
+    runner: Runner,
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
-        stop: set before the fits that still run are waited for, so that `context` can end them.
+        runner: where they run.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
-    positions = np.arange(data.splits.num_rows)
-    with _one_thread_each(plan.workers, stop) as pool:
-        runs = _Runs(pool, plan, data, budgets)
-        for method, load in encoders.items():
-            features = load()
-            reused = replace(context, method=method, features=features) if context else None
-            for names in _by_preparation(plan.strategies, method):
-                found = strategy(names[0])
-                rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
-                waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
-                everything += [result for collect in waiting for result in collect()]
-            del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
-        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if context else []
-        if context:
-            everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, context)()]
+    positions = runner.share(np.arange(data.splits.num_rows))
+    scratch: list[Fit | Failure] = []
+    runs = _Runs(runner, plan, data, runner.share(data), budgets)
+    for method, load in encoders.items():
+        features = load()
+        for names in _by_preparation(plan.strategies, method):
+            found, reused = strategy(names[0]), None
+            if found.needs == "payload":
+                rows, reused = positions, context and runner.share(replace(context, method=method, features=features))
+            else:
+                rows = runner.share(found.prepare(features[data.train])(features))
+            waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
+            everything += [result for collect in waiting for result in collect()]
+        del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
+    if context:
+        bare = runner.share(context)
+        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, bare)()
+        everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, bare)()]
     for name in plan.strategies:
         if strategy(name).untrained == BASELINE and RANDOM_INIT in encoders:  # it would be the same fits again
             everything += [_again(result, name) for result in scratch]
@@ -118,24 +116,29 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
 
 @dataclass(frozen=True)
 class _Runs:
-    pool: ThreadPoolExecutor
+    runner: Runner
     plan: Plan
     data: Labelled
+    shared: Any
+    """The data, as the runner shares it."""
     budgets: Mapping[tuple[Budget, int], IntArray]
 
-    def submit(
-        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context | None
-    ) -> Callable[[], list[Fit | Failure]]:
-        """Start the fits of one strategy on one encoder; what is returned waits for them."""
-        futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
+    def submit(self, found: Strategy, method: str, rows: Any, context: Any) -> Callable[[], list[Fit | Failure]]:
+        """Start the fits of one strategy on one encoder; what is returned waits for them.
+
+        Args:
+            rows: (N, D) or (N,), as the runner shares them; so is the context, where there is one.
+        """
+        waits: dict[tuple[bytes, int], Callable[[], _Done | str]] = {}
         keys = {}
         for (budget, seed), drawn in self.budgets.items():
             kept = limit(self.data.splits, drawn, self.plan.slow_rows, seed) if found.slow else drawn
             # all labels are the same rows under every seed
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
-            if key not in futures:
+            if key not in waits:
                 given = context if found.needs == "payload" else None
-                futures[key] = self.pool.submit(_attempt, found, rows, kept, seed, self.data, self.plan.metric, given)
+                arguments = (found, rows, kept, seed, self.shared, self.plan.metric, given)
+                waits[key] = self.runner.submit(_attempt, *arguments)
 
         def collect() -> list[Fit | Failure]:
             told: set[tuple[bytes, int]] = set()
@@ -145,7 +148,7 @@ class _Runs:
                 key = keys[budget, seed]
                 fraction = len(drawn) / total if budget.per_class else budget.fraction
                 cell = (found.name, method, fraction, budget.per_class, seed)
-                done = futures[key].result()
+                done = waits[key]()
                 results.append(_result(cell, len(drawn), done, is_shared=key in told))
                 told.add(key)
             return results
@@ -210,25 +213,3 @@ def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -
         seconds=seconds,
         text=prediction.text,
     )
-
-
-@contextmanager
-def _one_thread_each(workers: int, stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
-    import torch
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    def alone() -> None:
-        torch.set_num_threads(1)
-        threadpool_limits(1, user_api="openmp")  # of BLAS the limit is the process's, of OpenMP each thread's own
-
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, initializer=alone)
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted as `converged` in what a fit chose
-        try:
-            yield pool
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)  # a failure or Ctrl-C waits for the running fits only
-            torch.set_num_threads(before)

@@ -14,7 +14,6 @@ import json
 import os
 import resource
 import sys
-import threading
 import time
 
 import numpy as np
@@ -24,6 +23,7 @@ from ssl_tasks.schema import SPLIT_ROWS, align
 from ssl_tasks.transfer.budgets import Budget
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.evaluate import Plan, evaluate
+from ssl_tasks.transfer.runners import threads
 
 STRATEGIES = ("linear_probe", "ridge", "knn", "linear_svm", "mlp")
 WIDTH, CLASSES, VAL, TEST = 512, 10, 2500, 5000
@@ -76,10 +76,11 @@ def main(rows: int) -> None:
     answer: dict[str, object] = {"rows": rows, "features": WIDTH, "cores": os.cpu_count()}
     total = 0.0
     for name, budgets, seeds in (("small", SMALL, range(5)), ("all", (Budget(),), range(1))):
-        plan = Plan(STRATEGIES, budgets, list(seeds), "accuracy", workers=0, slow_rows=5000)
+        plan = Plan(STRATEGIES, budgets, list(seeds), "accuracy", slow_rows=5000)
         began = time.monotonic()
         encoders = {"encoder": lambda: stored.astype(np.float64)}
-        fits, failures = evaluate(plan, data, encoders, None, threading.Event())
+        with threads(workers=0) as runner:
+            fits, failures = evaluate(plan, data, encoders, None, runner)
         assert not failures, failures
         seconds = time.monotonic() - began
         total += seconds
