@@ -10,7 +10,17 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import METRIC_TITLES, Line, judge, labels, percent, signed
+from ssl_tasks.report.verdict import (
+    METRIC_TITLES,
+    Line,
+    beats,
+    judge,
+    labels,
+    percent,
+    signed,
+    stopped_early,
+    trains_all,
+)
 from ssl_tasks.transfer import strategy
 
 BASELINES = {
@@ -22,16 +32,20 @@ BASELINES = {
 """By the prefix of their comparison in the summary."""
 
 
-def advice(measured: Mapping[str, Any]) -> list[str]:
+def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
     """A sentence for each label budget, and what limits them: rows that were capped, fits that failed.
 
     Args:
         measured: by the transfer stage.
+        margin: a gain below this does not matter.
     """
+    fitted = measured.get("scratch", {}).get("train_accuracy", {})
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
-    sentences = [_sentence(lines) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    sentences = [
+        _sentence(lines, margin, fitted) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)
+    ]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
     for name, rows in measured.get("capped", {}).items():
@@ -40,22 +54,32 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     return [*sentences, *(f"{text[:1].upper()}{text[1:]}." for text in failures)]
 
 
-def _sentence(lines: Sequence[Line]) -> str:
+def _sentence(lines: Sequence[Line], margin: float, fitted: Mapping[str, float]) -> str:
     best = max(lines, key=lambda line: line["val"])  # of equal ones the first that the recipe lists
     metric = METRIC_TITLES[best["metric"]]
-    chosen = f"use {strategy(best['strategy']).title}"
     why = "best on val" if len(lines) > 1 else "the only strategy"
-    there = {prefix: name for prefix, name in BASELINES.items() if f"{prefix}difference" in best}
-    open_ = [
-        f"{name} ({signed(best[f'{prefix}difference'])} points)"
-        for prefix, name in there.items()
-        if judge(best, prefix) != "better"
-    ]
-    beaten = [name for prefix, name in there.items() if judge(best, prefix) == "better"]
-    text = f"With {labels(best)}, {chosen} ({why}, {percent(best['pretrained'])} {metric} on test)"
-    if open_:
-        return f"{text}. Pretraining did not show to help there against {_listed(open_)}."
-    return f"{text}; it was better than {_listed(beaten)}."
+    reached = f"{percent(best['pretrained'])} {metric} on test"
+    text = f"With {labels(best)}, use {strategy(best['strategy']).title} ({why}, {reached})"
+    early = stopped_early(best, fitted)
+    said: dict[str, list[str]] = {"beaten": [], "worse": [], "open": []}
+    for prefix, name in BASELINES.items():
+        if f"{prefix}difference" not in best or (prefix == "" and trains_all(best["strategy"])):
+            continue
+        difference = f"{signed(best[f'{prefix}difference'])} points"
+        if judge(best, prefix) == "worse":
+            said["worse"].append(f"{name} ({difference})")
+        elif prefix == "scratch_" and early:
+            said["open"].append(f"{name} ({difference}, but it had not converged)")
+        elif beats(best, prefix, margin):
+            said["beaten"].append(name)
+        else:
+            said["open"].append(f"{name} ({difference})")
+    if said["worse"]:
+        text = f"{text}. Pretraining did not help there: it was worse than {_listed(said['worse'])}"
+        return f"{text}, and not shown to be better than {_listed(said['open'])}." if said["open"] else f"{text}."
+    if said["open"]:
+        return f"{text}. Pretraining did not show to help there against {_listed(said['open'])}."
+    return f"{text}; it was better than {_listed(said['beaten'])}."
 
 
 def _listed(names: Sequence[str]) -> str:

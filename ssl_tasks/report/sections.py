@@ -11,7 +11,17 @@ import yaml
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.pictures import data_uri
-from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
+from ssl_tasks.report.verdict import (
+    FITTED,
+    JUDGEMENTS,
+    METRIC_TITLES,
+    judge,
+    labels,
+    percent,
+    signed,
+    stopped_early,
+    trains_all,
+)
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import MAJORITY, RAW_INPUT
@@ -54,11 +64,17 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A line for each strategy and label fraction, numbers written out."""
+def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, float]) -> list[dict[str, str]]:
+    """A line for each strategy and label fraction, numbers written out.
+
+    Args:
+        fitted: share of its labelled rows that the from-scratch baseline gets right, by label fraction.
+    """
     lines = []
     for entry in summary:
         line = dict(entry)
+        open_, alone = JUDGEMENTS["open"], trains_all(line["strategy"])
+        weak = stopped_early(line, fitted) and judge(line, "scratch_") == "better"
         lines.append(
             {
                 "strategy": strategy(line["strategy"]).title.removeprefix("a "),
@@ -73,6 +89,8 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
                         (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
                     )
                 },
+                **({"scratch_judgement": open_} if weak else {}),
+                **(dict.fromkeys(("random_init", "random_difference", "random_judgement"), "") if alone else {}),
             }
         )
     return lines

@@ -3,7 +3,8 @@
 It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
 a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, also
 after correction for the number of comparisons, and both differences matter. A from-scratch baseline that was stopped
-too early cannot be beaten in this sense. The headline takes the smallest such budget, and says where pretraining did
+too early cannot be beaten in this sense. A strategy that trains the whole network has one baseline alone: on the untrained
+network it would be training from scratch. The headline takes the smallest such budget, and says where pretraining did
 harm at another.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ssl_tasks.transfer import strategy
+from ssl_tasks.transfer import BASELINE, strategy
 
 Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "too_few", "not_measured"]
 Line = dict[str, Any]
@@ -61,14 +62,15 @@ def decide(
         return Verdict("not_measured", sentence, [], "", "", margin, [])
     first, metric = summary[0]["strategy"], summary[0]["metric"]
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
-    early = {line["label_fraction"] for line in lines if _stopped_early(line, fitted or {})}
+    early = {line["label_fraction"] for line in lines if stopped_early(line, fitted or {})}
     outcome, line = _outcome(lines, early, margin, test_groups)
     words = _Words(method, first, metric, early, margin, test_groups)
     details = [words.detail(other) for other in lines if other is not line]
     return Verdict(outcome, words.sentence(outcome, line, lines), details, metric, first, margin, list(summary))
 
 
-def _stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
+def stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
+    """Whether the from-scratch baseline had not converged at this label budget; `fitted` as for `decide`."""
     return fitted.get(f"{line['label_fraction']:g}", 1.0) < FITTED
 
 
@@ -88,7 +90,12 @@ def judge(line: Line, prefix: str) -> Judgement:
     return "worse" if line[f"{prefix}high"] < 0 else "open"
 
 
-def _beats(line: Line, prefix: str, margin: float) -> bool:
+def trains_all(name: str) -> bool:
+    """Whether the strategy trains the whole network, so that untrained and from scratch are the same baseline."""
+    return strategy(name).untrained == BASELINE
+
+
+def beats(line: Line, prefix: str, margin: float) -> bool:
     """Whether the encoder is better, and by enough to matter."""
     return judge(line, prefix) == "better" and bool(line[f"{prefix}difference"] >= margin)
 
@@ -97,9 +104,11 @@ def _outcome(lines: list[Line], early: set[float], margin: float, test_groups: i
     """The outcome and the line that the headline speaks of."""
     if test_groups < FEW_GROUPS:
         return "too_few", lines[0]
-    encoder = [line for line in lines if _beats(line, "", margin)]
+    encoder = [line for line in lines if beats(line, "", margin)]
+    if trains_all(lines[0]["strategy"]):
+        encoder = [line for line in encoder if line["label_fraction"] not in early]
     for line in encoder:
-        if _beats(line, "scratch_", margin) and line["label_fraction"] not in early:
+        if beats(line, "scratch_", margin) and line["label_fraction"] not in early:
             return "helped", line
     if encoder:
         return "partly", encoder[0]
@@ -120,14 +129,21 @@ class _Words:
     margin: float
     test_groups: int
 
+    @property
+    def alone(self) -> bool:
+        """Whether training from scratch is the only baseline."""
+        return trains_all(self.strategy)
+
     def sentence(self, outcome: Outcome, line: Line, lines: list[Line]) -> str:
         probe, metric = strategy(self.strategy).title, METRIC_TITLES[self.metric]
         reached = (
             f"with {labels(line)}, {probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
         )
-        random = f"{gain(line, '')} than on the same network untrained"
-        scratch = f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels"
-        both = f"{reached}, {random} and {scratch}{self._weak(line)}"
+        scratch = (
+            f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels{self._weak(line)}"
+        )
+        random = scratch if self.alone else f"{gain(line, '')} than on the same network untrained"
+        both = f"{reached}, {random}" if self.alone else f"{reached}, {random} and {scratch}"
         if outcome == "helped":
             return f"Pretraining helped: {both}{self._harm(line, lines)}."
         if outcome == "partly":
@@ -135,13 +151,16 @@ class _Words:
         if outcome == "worse":
             return f"Pretraining did not help, it did harm: {reached}, {random}."
         if outcome == "no_gain":
+            baseline = "trained from scratch" if self.alone else "untrained"
             return (
                 f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
-                f"untrained than {points(self.margin)} of {metric}; the most it could be is {interval(line, '')}, with "
+                f"{baseline} than {points(self.margin)} of {metric}; the most it could be is {interval(line, '')}, with "
                 f"{labels(line)}."
             )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
+        if self.alone and line["label_fraction"] in self.early and judge(line, "") == "better":
+            return f"Whether pretraining helped is open, for want of a fair baseline; raise transfer.scratch.steps: {both}."
         if judge(line, "") == "better":
             return (
                 f"Pretraining improved the encoder; whether by the {points(self.margin)} that matter, the test cannot "
@@ -156,7 +175,7 @@ class _Words:
         worse = [other for other in lines if judge(other, "scratch_") == "worse"]
         if worse:
             return f"training from scratch was better with {_budgets(worse)}"
-        if any(_beats(other, "scratch_", self.margin) for other in fair):
+        if any(beats(other, "scratch_", self.margin) for other in fair):
             return "it beat the untrained network and training from scratch, but not both at one label budget"
         if fair:
             return f"its gain over training from scratch with {_budgets(fair)} is below {points(self.margin)}"
@@ -172,7 +191,7 @@ class _Words:
         found = [
             f"with {labels(line)} it was worse than {name}, {interval(line, prefix)}"
             for line in lines
-            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"), ("raw_", "raw input"))
+            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"), ("raw_", "raw input"))[self.alone :]
             if (line is not said or prefix == "raw_") and f"{prefix}low" in line and judge(line, prefix) == "worse"
         ]
         return "".join(f"; {text}" for text in found)
@@ -181,9 +200,10 @@ class _Words:
         random, scratch = (JUDGEMENTS[judge(line, prefix)] for prefix in ("", "scratch_"))
         if scratch == "better" and line["label_fraction"] in self.early:
             scratch = JUDGEMENTS["open"]
+        untrained = "" if self.alone else f" Against the untrained network {interval(line, '')}: {random}."
         return (
-            f"With {labels(line)}: {percent(line['pretrained'])}. Against the untrained network {interval(line, '')}: "
-            f"{random}. Against training from scratch{self._weak(line)} {interval(line, 'scratch_')}: {scratch}."
+            f"With {labels(line)}: {percent(line['pretrained'])}.{untrained} "
+            f"Against training from scratch{self._weak(line)} {interval(line, 'scratch_')}: {scratch}."
         )
 
     def _weak(self, line: Line) -> str:

@@ -58,7 +58,7 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         method=encoder["method"],
         fitted=measured.get("scratch", {}).get("train_accuracy"),
     )
-    verdict = replace(verdict, details=[*verdict.details, *advice(measured)])
+    verdict = replace(verdict, details=[*verdict.details, *advice(measured, config.margin)])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -103,7 +103,7 @@ def render(
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
     """What the page says of labels; only where a strategy ran."""
-    from ssl_tasks.report import calibration, charts, confusion, predictions, sections, slices
+    from ssl_tasks.report import calibration, charts, choices, confusion, predictions, sections, slices
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
@@ -112,7 +112,9 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
     return {
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
-        "transfer": sections.transfer_table(verdict.lines),
+        "transfer": sections.transfer_table(verdict.lines, measured["scratch"]["train_accuracy"]),
+        "choices": choices.section(transfer, method),
+        "rules": choices.rules(transfer, method),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),
         "probe": strategy(verdict.strategy).title,
