@@ -3,9 +3,9 @@
 It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
 a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, also
 after correction for the number of comparisons, and both differences matter. A from-scratch baseline that was stopped
-too early cannot be beaten in this sense. A strategy that trains the whole network has one baseline alone: on the untrained
-network it would be training from scratch. The headline takes the smallest such budget, and says where pretraining did
-harm at another.
+too early cannot be beaten in this sense. A strategy that trains the whole network has one baseline alone: on the
+untrained network it would be training from scratch. The headline takes the smallest such budget, and says where
+pretraining did harm at another.
 """
 
 from __future__ import annotations
@@ -154,13 +154,13 @@ class _Words:
             baseline = "trained from scratch" if self.alone else "untrained"
             return (
                 f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
-                f"{baseline} than {points(self.margin)} of {metric}; the most it could be is {interval(line, '')}, with "
-                f"{labels(line)}."
+                f"{baseline} than {points(self.margin)} of {metric}; the most it could be is {interval(line, '')}, "
+                f"with {labels(line)}."
             )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
         if self.alone and line["label_fraction"] in self.early and judge(line, "") == "better":
-            return f"Whether pretraining helped is open, for want of a fair baseline; raise transfer.scratch.steps: {both}."
+            return f"Whether pretraining helped is open without a fair baseline; raise transfer.scratch.steps: {both}."
         if judge(line, "") == "better":
             return (
                 f"Pretraining improved the encoder; whether by the {points(self.margin)} that matter, the test cannot "

@@ -35,8 +35,8 @@ def test_where_pretraining_did_not_help_it_says_so() -> None:
     (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, scratch=0.01, raw=-0.1)]}, 0.01)
     assert sentence == (
         "With 10% of the labels (10), use a k-nearest-neighbour vote (the only strategy, 50.0% accuracy on test). "
-        "Pretraining did not help there: it was worse than raw input without an encoder (\N{MINUS SIGN}10.0 points), and "
-        "not shown to be better than training from scratch (+1.0 points)."
+        "Pretraining did not help there: it was worse than raw input without an encoder (\N{MINUS SIGN}10.0 points), "
+        "and not shown to be better than training from scratch (+1.0 points)."
     )
     (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, scratch=0.01)]}, 0.01)
     assert sentence.endswith("did not show to help there against training from scratch (+1.0 points).")
