@@ -21,7 +21,7 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ssl_tasks.cluster.connect import connection
-from ssl_tasks.errors import RequestError
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.transfer.runners import Runner, one_thread, quietly_alone
 
 T = TypeVar("T")
@@ -106,8 +106,11 @@ def _require(cpus: float, gpus: float) -> None:
 def _wait(task: Any) -> Any:
     try:
         done = ray.get(task)
-    except RayTaskError:
-        raise  # not the fit's own: that comes back as `_Raised`
+    except RayTaskError as error:  # before the fit: what it raises itself comes back as `_Raised`
+        last = str(error).strip().splitlines()[-1].strip()
+        raise StageError(
+            f"transfer: a process of Ray could not begin a fit: {last}; every node needs the same installation"
+        ) from error
     except OutOfMemoryError:
         return "OutOfMemoryError: Ray ended the fit's process, twice, because its node ran out of memory"
     except RayError as error:

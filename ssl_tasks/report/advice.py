@@ -69,7 +69,7 @@ def _sentence(lines: Sequence[Line], margin: float, fitted: Mapping[str, float])
         if judge(best, prefix) == "worse":
             said["worse"].append(f"{name} ({difference})")
         elif prefix == "scratch_" and early:
-            said["open"].append(f"{name} ({difference}, but it had not converged)")
+            said["open"].append(f"{name} ({difference}; it had not converged)")
         elif beats(best, prefix, margin):
             said["beaten"].append(name)
         else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.verdict import labels, percent
 from ssl_tasks.transfer import BASELINE, strategy
-from ssl_tasks.transfer.tables import CHOICES_FILE, FROM_SCRATCH, RULES_FILE
+from ssl_tasks.transfer.tables import CHOICES_FILE, FROM_SCRATCH, MAJORITY, RULES_FILE
 
 CHOSEN = {
     "C": "C",
@@ -67,6 +68,16 @@ def rules(transfer: Artifact, method: str) -> list[dict[str, str]]:
         {"title": f"Rules of {strategy(name).title}, seed {row['seed']}, most labels", "text": row["text"]}
         for name, row in most.items()
     ]
+
+
+def costs(fit_seconds: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Each strategy and what its fits took, the longest first.
+
+    Args:
+        fit_seconds: as the transfer stage measured them.
+    """
+    ranked = sorted(fit_seconds.items(), key=lambda item: -item[1])
+    return [(_title(name), f"{seconds:,.1f} s") for name, seconds in ranked if name != MAJORITY]
 
 
 def _line(key: tuple[str, float, int], num_labels: int) -> dict[str, Any]:

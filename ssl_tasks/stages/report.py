@@ -114,6 +114,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
         "transfer": sections.transfer_table(verdict.lines, measured["scratch"]["train_accuracy"]),
         "choices": choices.section(transfer, method),
+        "costs": choices.costs(measured.get("fit_seconds", {})),
         "rules": choices.rules(transfer, method),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),

@@ -72,16 +72,7 @@ def evaluate(
     scratch: list[Fit | Failure] = []
     runs = _Runs(runner, plan, data, runner.share(data), budgets)
     for method, load in encoders.items():
-        features = load()
-        for names in _by_preparation(plan.strategies, method):
-            found, reused = strategy(names[0]), None
-            if found.needs == "payload":
-                rows, reused = positions, context and runner.share(replace(context, method=method, features=features))
-            else:
-                rows = runner.share(found.prepare(features[data.train])(features))
-            waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
-            everything += [result for collect in waiting for result in collect()]
-        del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
+        everything += _reuses(runs, method, load, context, positions)
     if context:
         bare = runner.share(context)
         scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, bare)()
@@ -93,6 +84,25 @@ def evaluate(
     everything.sort(key=lambda result: rank[result.strategy])
     fits = [result for result in everything if isinstance(result, Fit)]
     return fits, [result for result in everything if isinstance(result, Failure)]
+
+
+def _reuses(
+    runs: _Runs, method: str, load: Callable[[], FloatArray], context: Context | None, positions: Any
+) -> list[Fit | Failure]:
+    """All fits on one encoder, whose embeddings nobody holds any more at the end."""
+    groups = _by_preparation(runs.plan.strategies, method)
+    results: list[Fit | Failure] = []
+    features = load() if groups else np.empty((0, 0))
+    for names in groups:
+        found, reused = strategy(names[0]), None
+        if found.needs == "payload":
+            rows = positions
+            reused = context and runs.runner.share(replace(context, method=method, features=features))
+        else:
+            rows = runs.runner.share(found.prepare(features[runs.data.train])(features))
+        waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
+        results += [result for collect in waiting for result in collect()]
+    return results
 
 
 def _again(result: Fit | Failure, name: str) -> Fit | Failure:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests_planted import planted
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.fits import ray_fits
-from ssl_tasks.errors import RequestError
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
@@ -39,6 +38,8 @@ def transfer(made: dict[str, Artifact], **config: Any) -> Artifact:
 
 def test_tasks_give_the_bits_of_threads(store: Store) -> None:
     """The baseline from scratch trains on samples: its context is made anew from the artifacts in Ray's processes."""
+    from tests_planted import planted  # here, because Ray's processes import this file and know nothing of that one
+
     made = planted(store)
     on_threads, on_ray = transfer(made, run_on="threads"), transfer(made, run_on="ray")
     assert on_ray.fingerprint == on_threads.fingerprint
@@ -76,6 +77,18 @@ def test_what_a_fit_raises_is_raised_as_it_was(error: Exception) -> None:
         runner.submit(refuses, error)()
     assert type(found.value) is type(error)
     assert str(found.value) == str(error)
+
+
+class Unknown:
+    """As a module that the nodes do not have."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuses, (ModuleNotFoundError("No module named 'mine'"),)
+
+
+def test_what_ray_cannot_read_ends_the_stage_in_one_line() -> None:
+    with ray_fits() as runner, pytest.raises(StageError, match=r"No module named 'mine'; every node needs the same"):
+        runner.submit(str, Unknown())()
 
 
 def sees(rows: np.ndarray, file: Path) -> tuple[bool, int, float]:

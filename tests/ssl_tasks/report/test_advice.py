@@ -49,7 +49,7 @@ def test_where_pretraining_did_not_help_it_says_so() -> None:
 def test_a_baseline_that_had_not_converged_is_not_beaten() -> None:
     measured = {"summary": [line("knn", 10, 0.6, 0.5)], "scratch": {"train_accuracy": {"0.1": 0.9}}}
     (sentence,) = advice(measured, 0.01)
-    assert sentence.endswith("there against training from scratch (+10.0 points, but it had not converged).")
+    assert sentence.endswith("there against training from scratch (+10.0 points; it had not converged).")
 
 
 def test_what_trains_the_whole_network_is_compared_with_training_from_scratch_alone() -> None:

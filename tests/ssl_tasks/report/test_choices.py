@@ -42,6 +42,13 @@ def test_a_range_of_what_was_chosen_and_means_of_shares() -> None:
     ]
 
 
+def test_what_strategies_cost_is_told_the_longest_first() -> None:
+    assert choices.costs({"knn": 0.26, "random_forest": 1234.0, "majority": 0.1}) == [
+        ("random forest", "1,234.0 s"),
+        ("k-nearest-neighbour vote", "0.3 s"),
+    ]
+
+
 def test_the_largest_change_is_shown() -> None:
     (line,) = choices.section(made({"change_at_start": [3e-7, 2e-6]}, "net2net"), "mae")
     assert line["text"] == "largest relative change of a feature before training 2e-06"

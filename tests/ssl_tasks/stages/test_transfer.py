@@ -327,3 +327,11 @@ def test_where_fits_run_is_no_part_of_what_they_give() -> None:
     assert semantic(TransferConfig(run_on="ray", cpus_per_fit=2, gpus_per_fit=0.5, workers=3)) == {}
     with pytest.raises(ValueError, match=r"gpus_per_fit.*above 1 Ray reserves whole ones"):
         TransferConfig(gpus_per_fit=1.5)
+
+
+def test_strategies_that_read_samples_run_without_others(made: dict[str, Artifact]) -> None:
+    """On raw input there is nothing to reuse then."""
+    found = transfer(made, strategies=["surrogate"], seeds=1)
+    assert set(found.table("metrics.parquet")["method"].to_pylist()) == {
+        *("scarf", "random_init", "from_scratch", "majority"),
+    }
