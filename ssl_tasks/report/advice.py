@@ -10,18 +10,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import (
-    METRIC_TITLES,
-    Line,
-    beats,
-    judge,
-    labels,
-    percent,
-    signed,
-    stopped_early,
-    trains_all,
-)
-from ssl_tasks.transfer import strategy
+from ssl_tasks.report.units import change, is_share, reached, written
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, beats, interval, judge, labels, stopped_early, trains_all
+from ssl_tasks.transfer import regression, strategy
+from ssl_tasks.transfer.kinds import oriented
 
 BASELINES = {
     "": "the same network untrained",
@@ -30,24 +22,26 @@ BASELINES = {
     "majority_": "always the most frequent class",
 }
 """By the prefix of their comparison in the summary."""
+OF_NUMBERS = "always the mean of the labelled rows"
+NUMBERS = regression.METRICS
 
 
-def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
+def advice(measured: Mapping[str, Any], margin: float, fitted: Mapping[str, float]) -> list[str]:
     """A sentence for each label budget, and what limits them: rows that were capped, fits that failed.
 
     Args:
         measured: by the transfer stage.
         margin: a gain below this does not matter.
+        fitted: share of its labelled rows that the from-scratch baseline gets right, by label fraction.
     """
-    fitted = measured.get("scratch", {}).get("train_accuracy", {})
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
-    sentences = [
-        _sentence(lines, margin, fitted) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)
-    ]
+    chosen = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    sentences = [_sentence(lines, margin, fitted) for lines in chosen]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
+    sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
     for name, rows in measured.get("capped", {}).items():
         sentences.append(f"{_title(name)} trained on {rows:,} rows at most (transfer.slow_rows).")
     failures = measured.get("warnings", [])
@@ -55,31 +49,56 @@ def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
 
 
 def _sentence(lines: Sequence[Line], margin: float, fitted: Mapping[str, float]) -> str:
-    best = max(lines, key=lambda line: line["val"])  # of equal ones the first that the recipe lists
-    metric = METRIC_TITLES[best["metric"]]
+    # of equal ones the first that the recipe lists
+    best = max(lines, key=lambda line: oriented(line["metric"], line["val"]))
     why = "best on val" if len(lines) > 1 else "the only strategy"
-    reached = f"{percent(best['pretrained'])} {metric} on test"
-    text = f"With {labels(best)}, use {strategy(best['strategy']).title} ({why}, {reached})"
-    early = stopped_early(best, fitted)
-    said: dict[str, list[str]] = {"beaten": [], "worse": [], "open": []}
-    for prefix, name in BASELINES.items():
-        if f"{prefix}difference" not in best or (prefix == "" and trains_all(best["strategy"])):
+    text = (
+        f"With {labels(best)}, use {strategy(best['strategy']).title} ({why}, "
+        f"{reached(best['metric'], best['pretrained'])} on test)"
+    )
+    beaten, worse, open_ = _against_baselines(best, margin, stopped_early(best, fitted))
+    if worse:
+        text = f"{text}. Pretraining did not help there: it was worse than {_listed(worse)}"
+        return f"{text}, and not shown to be better than {_listed(open_)}." if open_ else f"{text}."
+    if open_:
+        return f"{text}. Pretraining did not show to help there against {_listed(open_)}."
+    return f"{text}; it was better than {_listed(beaten)}."
+
+
+def _against_baselines(line: Line, margin: float, early: bool) -> tuple[list[str], list[str], list[str]]:
+    """Baselines that were beaten by enough to matter, those that were better, and the others."""
+    names = BASELINES | ({"majority_": OF_NUMBERS} if line["metric"] in NUMBERS else {})
+    beaten: list[str] = []
+    worse: list[str] = []
+    open_: list[str] = []
+    for prefix, name in names.items():
+        if f"{prefix}difference" not in line or (prefix == "" and trains_all(line["strategy"])):
             continue
-        difference = f"{signed(best[f'{prefix}difference'])} points"
-        if judge(best, prefix) == "worse":
-            said["worse"].append(f"{name} ({difference})")
+        said = _difference(line, prefix)
+        if judge(line, prefix) == "worse":
+            worse.append(f"{name} ({said})")
         elif prefix == "scratch_" and early:
-            said["open"].append(f"{name} ({difference}; it had not converged)")
-        elif beats(best, prefix, margin):
-            said["beaten"].append(name)
+            open_.append(f"{name} ({said}; it had not converged)")
+        elif beats(line, prefix, margin):
+            beaten.append(name)
         else:
-            said["open"].append(f"{name} ({difference})")
-    if said["worse"]:
-        text = f"{text}. Pretraining did not help there: it was worse than {_listed(said['worse'])}"
-        return f"{text}, and not shown to be better than {_listed(said['open'])}." if said["open"] else f"{text}."
-    if said["open"]:
-        return f"{text}. Pretraining did not show to help there against {_listed(said['open'])}."
-    return f"{text}; it was better than {_listed(said['beaten'])}."
+            open_.append(f"{name} ({said})")
+    return beaten, worse, open_
+
+
+def _difference(line: Line, prefix: str) -> str:
+    text = change(line["metric"], line[f"{prefix}difference"])
+    return f"{text} points" if is_share(line["metric"]) else text
+
+
+def _against_counterpart(line: Line) -> str:
+    """Whether what the strategy adds to a simpler one is worth it."""
+    value, theirs = (written(line["metric"], line[name]) for name in ("pretrained", "counterpart_value"))
+    return (
+        f"With {labels(line)}, {strategy(line['strategy']).title} reached {value} on test and "
+        f"{strategy(line['counterpart']).title} {theirs}: {interval(line, 'counterpart_')}, "
+        f"{JUDGEMENTS[judge(line, 'counterpart_')]}."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

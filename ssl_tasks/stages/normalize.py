@@ -36,6 +36,7 @@ from ssl_tasks.store import Output
 
 if TYPE_CHECKING:
     from ssl_tasks.modalities.base import Modality, Vocabulary  # imports torch
+    from ssl_tasks.modalities.image.stored_targets import StoredTargets
 
 FIRST_ROWS, PART_ROWS, PART_BYTES = 16, 512, 32 << 20
 Percentile = Annotated[float, Field(ge=0, le=100)]
@@ -59,6 +60,10 @@ class NormalizeConfig(Config):
     """Images: their captions are stored too, as tokens."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Images with captions."""
+    masks: bool = False
+    """Images: their masks of classes are stored too, in the same frame, each pixel the nearest one's class."""
+    boxes: bool = False
+    """Images: the boxes around their objects are stored too, in the same frame, in stored pixels."""
     modality: str = "image"
 
     @model_validator(mode="after")
@@ -88,10 +93,11 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     assert len(train), "assign leaves rows for train, or raises"
     vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
     texts = _Texts(config.tokenizer, ingested, assigned) if config.captions else None
+    targets = _targets(config, vocabulary, ingested, cleaned, rows)
     writer = ShardWriter(out, "payload")
     for raw in select(ingested, "raw", rows):
-        for payload, numbers in _transformed(modality, raw, vocabulary, config):
-            columns = {ROW: numbers, PAYLOAD: tensor_array(payload)}
+        for payload, numbers, others in _transformed(modality, raw, vocabulary, config, targets):
+            columns = {ROW: numbers, PAYLOAD: tensor_array(payload), **others}
             if texts is not None:
                 columns[TOKENS] = texts.next_tokens(len(payload))
             writer.write(pa.table(columns))
@@ -104,7 +110,19 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
         with out.file(TOKENIZER_FILE) as path:
             path.write_text(texts.tokenizer.json(), encoding="utf-8")
         measured[CAPTIONS] = texts.measured()
+    if targets is not None:
+        measured |= targets.measured()
     return out.artifact(rows=len(rows), measured=measured)
+
+
+def _targets(
+    config: NormalizeConfig, vocabulary: Vocabulary, ingested: Artifact, cleaned: Artifact, rows: np.ndarray
+) -> StoredTargets | None:
+    if not (config.masks or config.boxes):
+        return None
+    from ssl_tasks.modalities.image.stored_targets import StoredTargets  # imports torch
+
+    return StoredTargets(config, vocabulary, ingested, cleaned, rows)
 
 
 class _Texts:
@@ -141,14 +159,19 @@ def _captions(ingested: Artifact, assigned: Artifact, *, train_only: bool) -> It
 
 
 def _transformed(
-    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig
-) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
-    """Payloads and row numbers of one raw shard, in parts of bounded size: a small file can be a large picture."""
+    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig, targets: StoredTargets | None
+) -> Iterator[tuple[np.ndarray, pa.ChunkedArray, dict[str, pa.Array]]]:
+    """Payloads, row numbers and columns of targets of one raw shard, in parts of bounded size: a small file can be a
+    large picture."""
     first, count = 0, FIRST_ROWS
     while first < raw.num_rows:
         part = raw.slice(first, count)
-        payload = modality.transform(part, vocabulary, config)
-        yield payload, part[ROW]
+        others: dict[str, pa.Array] = {}
+        if targets is None:
+            payload = modality.transform(part, vocabulary, config)
+        else:
+            payload, others = targets.transform(part)
+        yield payload, part[ROW], others
         first += part.num_rows
         count = max(1, PART_BYTES * part.num_rows // max(1, payload.nbytes))
 

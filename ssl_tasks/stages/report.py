@@ -14,6 +14,7 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 if TYPE_CHECKING:
     from ssl_tasks.report.verdict import Verdict
@@ -47,18 +48,20 @@ def check(config: ReportConfig) -> None:
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
     from ssl_tasks.report.advice import advice
+    from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
 
     inputs = dict(zip(INPUTS, artifacts, strict=True))
     measured, encoder = inputs["transfer"].measured, inputs["pretrain"].json("encoder.json")
+    fitted = fitted_by(measured.get("scratch", {}))
     verdict = decide(
         measured["summary"],
         margin=config.margin,
         test_groups=measured.get("test_groups", 0),
         method=encoder["method"],
-        fitted=measured.get("scratch", {}).get("train_accuracy"),
+        fitted=fitted,
     )
-    verdict = replace(verdict, details=[*verdict.details, *advice(measured, config.margin)])
+    verdict = replace(verdict, details=[*verdict.details, *advice(measured, config.margin, fitted)])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -103,26 +106,38 @@ def render(
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
     """What the page says of labels; only where a strategy ran."""
-    from ssl_tasks.report import calibration, charts, choices, confusion, predictions, sections, slices
+    from ssl_tasks.report import by_task, calibration, charts, choices, confusion, predictions, sections, slices, units
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
     measured = transfer.measured
-    fits = predictions.load(transfer, verdict.lines, verdict.strategy, method)
+    task = measured.get("task", CLASSIFICATION)
+    if task == CLASSIFICATION:
+        fits = predictions.load(transfer, verdict.lines, verdict.strategy, method)
+        looked_into = {
+            "confusion": confusion.section(fits),
+            "slices": slices.section(fits, inputs["split"]),
+            "group_rows": slices.GROUP_ROWS,
+            "calibration": calibration.section(fits),
+            "kind": None,
+        }
+    else:
+        looked_into = {"kind": by_task.section(transfer, verdict, method)}
     return {
+        "task": task,
+        "by_metric": by_task.every_metric(transfer, verdict, method),
+        "unit": "Points more" if units.is_share(verdict.metric) else "Difference from",
+        "scale": any("scale" in line for line in verdict.lines),
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
-        "transfer": sections.transfer_table(verdict.lines, measured["scratch"]["train_accuracy"]),
+        "transfer": sections.transfer_table(verdict.lines, sections.fitted_by(measured["scratch"])),
         "choices": choices.section(transfer, method),
         "costs": choices.costs(measured.get("fit_seconds", {})),
         "rules": choices.rules(transfer, method),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),
         "probe": strategy(verdict.strategy).title,
-        "confusion": confusion.section(fits),
-        "slices": slices.section(fits, inputs["split"]),
-        "group_rows": slices.GROUP_ROWS,
-        "calibration": calibration.section(fits),
+        **looked_into,
     }
 
 
@@ -141,4 +156,4 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=5, check=check)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=6, check=check)

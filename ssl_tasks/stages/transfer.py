@@ -8,13 +8,14 @@ seeds and test groups, and p-values corrected for the number of comparisons.
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
@@ -31,6 +32,7 @@ from ssl_tasks.schema import (
 )
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
+from ssl_tasks.transfer import kinds
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.tables import (
     CHOICES,
@@ -43,10 +45,12 @@ from ssl_tasks.transfer.tables import (
     RAW_INPUT,
     RULES_FILE,
 )
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
 
+    from ssl_tasks.transfer.base import FloatArray
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure
     from ssl_tasks.transfer.runners import Runner
@@ -61,16 +65,23 @@ T = TypeVar("T")
 class TransferConfig(Options):
     """Section `transfer`."""
 
+    task: Literal["classification", "multi_label", "regression", "retrieval"] = "classification"
+    """What is predicted: one class a row, several (`ingest.labels_column`), or a number (`ingest.number_column`). Of
+    `retrieval` nothing: labelled train rows are ranked for each test row, and those of its class should come first."""
     strategies: tuple[str, ...] = ("linear_probe", "knn")
-    """The verdict speaks of the first one. Empty: no transfer, for data without labels."""
+    """The verdict speaks of the first one. Empty: no transfer, for data without labels. Where it is left out, a task
+    that cannot be done so has others: ridge and knn for numbers, retrieval for retrieval."""
     label_fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
-    """Of the labelled train rows, class by class; a larger budget contains the smaller ones."""
+    """Of the labelled train rows, class by class where each has one; a larger budget contains the smaller ones."""
     labels_per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Further budgets: so many labelled train rows of every class; nested likewise."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
     """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
-    """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
+    metric: str = "accuracy"
+    """What is chosen by on val, and what summary and verdict speak of: accuracy, balanced_accuracy or macro_f1; for
+    multi_label macro_f1, micro_f1, subset_accuracy or hamming_loss, for regression rmse, mae or r2, for retrieval
+    mean_average_precision, recall_at_1, recall_at_5 or recall_at_10; the first of them where it is left out. All are in
+    the tables."""
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
     raw_input: bool = True
@@ -97,14 +108,59 @@ class TransferConfig(Options):
             raise ValueError("above 1 Ray reserves whole ones")
         return value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("task") not in kinds.KINDS:
+            return given
+        kind = kinds.of(given["task"])
+        return {"strategies": kind.strategies, "metric": kind.choices[0], **given}
+
     @field_validator("strategies")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        task = info.data.get("task")
         for name in value:
-            strategies_there_are.strategy(name)
+            found = strategies_there_are.strategy(name)
             if name == strategies_there_are.BASELINE:
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
+            if task and task not in found.tasks:
+                able = ", ".join(strategies_there_are.names_for(task))
+                raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
         return _distinct(value)
+
+    @field_validator("strategies")
+    @classmethod
+    def _with_encoders(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        uses = {name: strategies_there_are.strategy(name).encoders for name in value}
+        several = [name for name, use in uses.items() if use == "several"]
+        given = info.data.get("encoders", ("refused",))
+        if several and not given:
+            raise ValueError(
+                f"{', '.join(several)} combine{'s' * (len(several) == 1)} encoders; name others beside the run's own "
+                "in transfer.encoders, as runs or as fingerprints of pretrain artifacts"
+            )
+        if value and info.data.get("encoders") and set(uses.values()) <= {"one"}:
+            raise ValueError(f"{', '.join(value)} use the run's own encoder only; leave out transfer.encoders")
+        return value
+
+    @field_validator("metric")
+    @classmethod
+    def _of_the_task(cls, value: str, info: ValidationInfo) -> str:
+        task = info.data.get("task")
+        if task and value not in kinds.of(task).choices:
+            raise ValueError(
+                f"{value!r} is no metric of transfer.task={task}; expected {', '.join(kinds.of(task).choices)}"
+            )
+        return value
+
+    @field_validator("labels_per_class")
+    @classmethod
+    def _where_there_are_single_classes(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        task = info.data.get("task")
+        if value and task in ("multi_label", "regression"):
+            raise ValueError(f"transfer.task={task} has no single classes to count by; use label_fractions")
+        return value
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -145,10 +201,10 @@ def run(
             out.table(name, schema.empty_table())
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
-    from ssl_tasks.transfer import checks, data, evaluate, raw, results
+    from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class)
+    labelled = data.load(split, config.labels_per_class, config.task)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -157,15 +213,24 @@ def run(
     }
     if config.raw_input:
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
-    stop = threading.Event()
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, _device(config), stop)
+    stop, device = threading.Event(), _device(config)
+    others = further.read(config.encoders, out.uri)
+    further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
+    out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
+
+    @functools.lru_cache(maxsize=1)  # those of one method at a time
+    def features(method: str) -> list[FloatArray]:
+        weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
+        return [further.embed(one, weights, normalize, labelled.train, device) for one in others]
+
     with _runner(config, stop) as runner:
-        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner)
+        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
-    summary = results.summary(fits, comparisons, method, config.metric)
+    summary = results.summary(fits, comparisons, method, config.metric, config.task)
     _require(config.strategies[0], summary, failures)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
@@ -180,9 +245,11 @@ def run(
             "summary": summary,
             "metric": config.metric,
             "method": method,
-            "strategies": list(config.strategies),
+            "strategies": list(strategies_there_are.with_counterparts(config.strategies)),
+            **({"encoders": [method, *(one.name for one in others)]} if others else {}),
             "seeds": len(config.seeds),
             "classes": len(labelled.classes),
+            **({} if config.task == CLASSIFICATION else {"task": config.task, "class_names": labelled.classes}),
             "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
             "test_groups": labelled.num_groups,
             "scratch": results.scratch_facts(fits, config.scratch.steps),
@@ -200,7 +267,8 @@ def _plan(config: TransferConfig) -> Plan:
 
     budgets = [Budget(fraction=fraction) for fraction in config.label_fractions]
     budgets += [Budget(per_class=count) for count in config.labels_per_class]
-    return Plan(config.strategies, budgets, config.seeds, config.metric, config.slow_rows)
+    names = strategies_there_are.with_counterparts(config.strategies)
+    return Plan(names, budgets, config.seeds, config.metric, config.slow_rows)
 
 
 def _on_ray(config: TransferConfig) -> bool:
@@ -243,7 +311,8 @@ def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequenc
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:
-    names = [*config.strategies, strategies_there_are.BASELINE] if config.strategies else []
+    listed = strategies_there_are.with_counterparts(config.strategies)
+    names = [*listed, strategies_there_are.BASELINE] if listed else []
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 

@@ -16,15 +16,29 @@ def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> 
     """The artifact that the recipe's `key` names; it becomes a parent of what `out` is for.
 
     Args:
-        reference: a fingerprint, or `<store>/objects/<fingerprint>`.
-        stage: which stage must have made it.
         role: what it is called among the parents.
+
+    Raises:
+        RequestError: as `find`.
+    """
+    found = find(reference, out.uri, key=key, stage=stage)
+    out.read[role] = found.fingerprint
+    return found
+
+
+def find(reference: str, store: str, *, key: str, stage: str) -> Artifact:
+    """The artifact that the recipe's `key` names.
+
+    Args:
+        reference: a fingerprint, or `<store>/objects/<fingerprint>`.
+        store: URI of the run's own store.
+        stage: which stage must have made it.
 
     Raises:
         RequestError: there is no such artifact, it is damaged, or another stage made it.
     """
     uri, _, fingerprint = reference.rstrip("/").rpartition("/objects/")
-    place = uri or out.uri
+    place = uri or store
     if not FINGERPRINT.fullmatch(fingerprint):
         raise RequestError(
             f"{key}: {reference} is no fingerprint of an artifact, and not <store>/objects/<fingerprint>"
@@ -32,7 +46,6 @@ def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> 
     found = _whole(Store(place), fingerprint, key)  # not Store.open: a mistyped place is not made
     if found.stage != stage:
         raise RequestError(f"{key}: {reference} is an artifact of {found.stage}, not of {stage}")
-    out.read[role] = fingerprint
     return found
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_tasks.transfer.metrics import score
+from ssl_tasks.transfer import kinds
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Map = Callable[[FloatArray], FloatArray]
+ONE_CLASS = frozenset({CLASSIFICATION})
+ALL_FITTED = frozenset({CLASSIFICATION, MULTI_LABEL, REGRESSION})
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class Context:
     """(N, D) embeddings of all rows by that network."""
     remake: Callable[[], Context] | None = None
     """Makes it anew from the artifacts, in another process."""
+    further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
+    """As `networks`, for each encoder of `transfer.encoders`, by its name."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         assert self.remake is not None, "a context that cannot be remade stays in its process"
@@ -66,9 +71,15 @@ class Context:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
         return self.networks[self.method]()
 
+    def encoders(self) -> list[Callable[[], nn.Module]]:
+        """Makers of that network and of those of `transfer.encoders`: all trained, or all untrained."""
+        return [networks[self.method] for networks in (self.networks, *self.further.values())]
+
     def blueprint(self) -> Blueprint:
         """What strategies check before they are fitted."""
-        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
+        student = self.student(0) if self.student else None
+        further = {name: next(iter(networks.values()))() for name, networks in self.further.items()}
+        return Blueprint(self.build(0), self.options, student, further)
 
 
 def _remade(remake: Callable[[], Context], method: str, features: FloatArray | None) -> Context:
@@ -80,22 +91,27 @@ class Task:
     """One fit. Rows are embeddings (N, D), or positions (N,) for a strategy that needs payloads."""
 
     train: NDArray[Any]
-    labels: IntArray
-    """(N,) in [0, num_classes); a class of the data set may be missing here."""
+    labels: NDArray[Any]
+    """(N,) in [0, num_classes); a class of the data set may be missing here. For `multi_label` (N, K) 0 and 1, for
+    `regression` (N,) float64."""
     val: NDArray[Any]
-    val_labels: IntArray
+    val_labels: NDArray[Any]
     """(V,); V may be 0, then strategies take their default."""
     test: NDArray[Any]
     num_classes: int
+    """1 for `regression`: scores then have one column, of numbers."""
     seed: int
     metric: str = "accuracy"
     """What is maximized on val."""
     context: Context | None = None
+    task: str = CLASSIFICATION
+    """One of `targets.TASKS`."""
+    widths: Sequence[int] = ()
+    """Columns of each encoder, where rows are the embeddings by several of them side by side."""
 
     def val_score(self, scores: FloatArray) -> tuple[float, float]:
-        """What to maximize over candidates: the metric on val, and log likelihood where that is equal."""
-        values = score(self.val_labels, scores)
-        return values[self.metric], -values["log_loss"]
+        """What to maximize over candidates: the metric on val, and log likelihood (or RMSE) where that is equal."""
+        return kinds.of(self.task).merit(self.val_labels, scores, self.metric)
 
 
 @dataclass(frozen=True)
@@ -103,11 +119,14 @@ class Prediction:
     """What a fit says of the test rows."""
 
     scores: FloatArray
-    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least."""
+    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least. For `multi_label` the
+    probability of each class by itself, for `regression` (T, 1) numbers. Not looked at where `judged` is given."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
     text: str = ""
     """What a fit has to say in words, such as the rules of a tree."""
+    judged: Callable[[IntArray], FloatArray] | None = None
+    """For `retrieval`: from the classes (T,) of the test rows to (T, M) measures of each row's ranking."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -123,6 +142,8 @@ class Blueprint:
     options: Options
     student: nn.Module | None = None
     """That of `distill.student`, where it names one."""
+    further: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Those of `transfer.encoders`, by name."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +157,19 @@ class Strategy:
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload"] = "embeddings"
+    encoders: Literal["one", "several", "any"] = "one"
+    """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
+
+    Embeddings are then those by all encoders side by side, `Task.widths` wide each.
+    """
+    counterpart: str | None = None
+    """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None
     """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
+    tasks: frozenset[str] = ONE_CLASS
+    """Of `targets.TASKS`, what it can predict."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
     slow: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.norms import sample, settle
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ssl_tasks.transfer.further import Further, Weights
     from ssl_tasks.transfer.options import Options
 
 NORM_BATCH = 256
@@ -32,6 +33,7 @@ def make_context(
     classes: Sequence[str],
     device: torch.device,
     stop: threading.Event | None = None,
+    further: Sequence[Further] = (),
 ) -> Context:
     """Read nothing yet; the policy is that of the encoder's own training, found through its parents.
 
@@ -40,6 +42,7 @@ def make_context(
         classes: their names, by number.
         device: the one that networks are trained on, which need not be of this machine: nothing is put there yet.
         stop: once it is set, `payload` raises `InterruptedError`.
+        further: encoders that are combined with this one.
     """
     import torch
 
@@ -72,31 +75,39 @@ def make_context(
             pool = info.get("pool", "network")
             return build_backbone(info["backbone"], stem=info["stem"], pool=pool, seed=seed, **like)
 
+    def built(one: Further) -> nn.Module:
+        with building:
+            return one.build()
+
     def student(seed: int) -> nn.Module:
         with building:
             return build_student(options, seed=seed, **like)
 
-    def networks(weights: Literal["encoder", "initial"]) -> Callable[[], nn.Module]:
+    def networks(of: Artifact, weights: Weights, like: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         def source() -> nn.Module:
-            network = load_encoder(pretrain, weights).backbone
+            network = load_encoder(of, weights).backbone
             if weights == "initial":
                 settle(network.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
             return network.cpu()
 
-        return _copies(source, lambda: build(0), building)
+        return _copies(source, like, building)
+
+    def both(of: Artifact, like: Callable[[], nn.Module]) -> dict[str, Callable[[], nn.Module]]:
+        return {info["method"]: networks(of, "encoder", like), RANDOM_INIT: networks(of, "initial", like)}
 
     return Context(
         payload=payload,
         augment=lambda batch, keys: kind.augment(batch, policy, keys),
         to_input=to_input,
         build=build,
-        networks={info["method"]: networks("encoder"), RANDOM_INIT: networks("initial")},
+        networks=both(pretrain, lambda: build(0)),
         train=train,
         options=options,
         student=student if options.distill.student else None,
         classes=classes,
         inputs=stats.get("columns", ()),
-        remake=functools.partial(make_context, options, normalize, pretrain, train, classes, device),
+        remake=functools.partial(make_context, options, normalize, pretrain, train, classes, device, None, further),
+        further={one.name: both(one.artifact, functools.partial(built, one)) for one in further},
     )
 
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_tasks.errors import PretextflowError
-from ssl_tasks.transfer import BASELINE, majority, strategy
+from ssl_tasks.transfer import BASELINE, kinds, majority, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
-from ssl_tasks.transfer.metrics import ranked, score
 from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
@@ -44,7 +44,7 @@ class _Done:
     """What a worker hands back; the budgets that ask for the same rows share it."""
 
     values: dict[str, float]
-    predicted: IntArray
+    predicted: NDArray[Any]
     confidence: FloatArray
     likelihood: FloatArray
     chosen: dict[str, float]
@@ -58,22 +58,26 @@ def evaluate(
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context | None,
     runner: Runner,
+    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
-        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
+        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
+            does a task that they are not for.
         runner: where they run.
+        further: a method to embeddings by further encoders, for strategies that combine them with those of the method.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
     positions = runner.share(np.arange(data.splits.num_rows))
-    scratch: list[Fit | Failure] = []
-    runs = _Runs(runner, plan, data, runner.share(data), budgets)
+    runs = _Runs(runner, plan, data, budgets, runner.share(data), positions)
     for method, load in encoders.items():
-        everything += _reuses(runs, method, load, context, positions)
-    if context:
+        reused = replace(context, method=method) if context else None
+        everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
+    scratch: list[Fit | Failure] = []
+    if context is not None and data.task in majority.STRATEGY.tasks:
         bare = runner.share(context)
         scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, bare)()
         everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, bare)()]
@@ -84,25 +88,6 @@ def evaluate(
     everything.sort(key=lambda result: rank[result.strategy])
     fits = [result for result in everything if isinstance(result, Fit)]
     return fits, [result for result in everything if isinstance(result, Failure)]
-
-
-def _reuses(
-    runs: _Runs, method: str, load: Callable[[], FloatArray], context: Context | None, positions: Any
-) -> list[Fit | Failure]:
-    """All fits on one encoder, whose embeddings nobody holds any more at the end."""
-    groups = _by_preparation(runs.plan.strategies, method)
-    results: list[Fit | Failure] = []
-    features = load() if groups else np.empty((0, 0))
-    for names in groups:
-        found, reused = strategy(names[0]), None
-        if found.needs == "payload":
-            rows = positions
-            reused = context and runs.runner.share(replace(context, method=method, features=features))
-        else:
-            rows = runs.runner.share(found.prepare(features[runs.data.train])(features))
-        waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
-        results += [result for collect in waiting for result in collect()]
-    return results
 
 
 def _again(result: Fit | Failure, name: str) -> Fit | Failure:
@@ -119,8 +104,8 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if found.needs == "embeddings" or method != RAW_INPUT:
-            groups.setdefault((found.needs, found.prepare), []).append(name)
+        if (found.needs == "embeddings" and found.encoders == "one") or method != RAW_INPUT:
+            groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
 
@@ -129,11 +114,44 @@ class _Runs:
     runner: Runner
     plan: Plan
     data: Labelled
+    budgets: Mapping[tuple[Budget, int], IntArray]
     shared: Any
     """The data, as the runner shares it."""
-    budgets: Mapping[tuple[Budget, int], IntArray]
+    positions: Any
+    """(N,) of all rows, likewise."""
 
-    def submit(self, found: Strategy, method: str, rows: Any, context: Any) -> Callable[[], list[Fit | Failure]]:
+    def on_encoder(
+        self,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> list[Fit | Failure]:
+        """The fits of all strategies on one encoder."""
+        done: list[Fit | Failure] = []
+        for names in _by_preparation(self.plan.strategies, method):
+            found = strategy(names[0])
+            is_wide = found.needs == "embeddings" and found.encoders != "one"
+            parts = [features, *(further(method) if is_wide else ())]
+            together = np.hstack(parts) if is_wide else features
+            rows, reused = self.positions, None
+            if found.needs == "embeddings":
+                rows = self.runner.share(found.prepare(together[self.data.train])(together))
+            elif context:
+                reused = self.runner.share(replace(context, features=features))
+            widths = [part.shape[1] for part in parts]
+            waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
+            done += [result for collect in waiting for result in collect()]
+        return done
+
+    def submit(
+        self,
+        found: Strategy,
+        method: str,
+        rows: Any,
+        context: Any,
+        widths: Sequence[int] = (),
+    ) -> Callable[[], list[Fit | Failure]]:
         """Start the fits of one strategy on one encoder; what is returned waits for them.
 
         Args:
@@ -147,8 +165,9 @@ class _Runs:
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in waits:
                 given = context if found.needs == "payload" else None
-                arguments = (found, rows, kept, seed, self.shared, self.plan.metric, given)
-                waits[key] = self.runner.submit(_attempt, *arguments)
+                waits[key] = self.runner.submit(
+                    _attempt, found, rows, kept, seed, self.shared, self.plan.metric, given, widths
+                )
 
         def collect() -> list[Fit | Failure]:
             told: set[tuple[bytes, int]] = set()
@@ -184,6 +203,7 @@ def _attempt(
     data: Labelled,
     metric: str,
     context: Context | None,
+    widths: Sequence[int],
 ) -> _Done | str:
     """Fit and score the labelled test rows, or the error's text."""
     began = time.monotonic()
@@ -192,11 +212,13 @@ def _attempt(
         labels=data.labels[positions],
         val=rows[data.val],
         val_labels=data.labels[data.val],
-        test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
-        num_classes=len(data.classes),
+        test=rows[np.concatenate([data.test, data.val, data.source_test])],  # val's value compares strategies
+        num_classes=data.num_outputs,
         seed=seed,
         metric=metric,
         context=context,
+        task=data.task,
+        widths=widths,
     )
     try:
         prediction = found.fit(task)
@@ -209,16 +231,20 @@ def _attempt(
 
 
 def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
-    labels, scores = data.labels[data.test], prediction.scores[: len(data.test)]
-    chosen = dict(prediction.chosen)
-    if len(data.val):
-        chosen[f"val_{metric}"] = score(data.labels[data.val], prediction.scores[len(data.test) :])[metric]
-    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+    kind, chosen = kinds.of(data.task), dict(prediction.chosen)
+    asked = data.labels[np.concatenate([data.test, data.val, data.source_test])]
+    given = prediction.scores if prediction.judged is None else prediction.judged(asked)
+    ends = np.cumsum([len(data.test), len(data.val)])
+    (labels, *others), (scores, *of_others) = np.split(asked, ends), np.split(given, ends)
+    for name, there, found in zip(("val", "source"), others, of_others, strict=True):
+        if len(there):
+            chosen[f"{name}_{metric}"] = kind.score(there, found)[metric]
+    predicted, likelihood, confidence = kind.answers(labels, scores)
     return _Done(
-        values={**score(labels, scores), **ranked(labels, scores)},
+        values={**kind.score(labels, scores), **kind.ranked(labels, scores)},
         predicted=predicted,
-        confidence=scores[index, predicted],
-        likelihood=scores[index, labels],
+        confidence=confidence,
+        likelihood=likelihood,
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,
