@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssl_tasks.report.sections import fitted_by
 from ssl_tasks.report.units import change, is_share, reached, written
 from ssl_tasks.report.verdict import JUDGEMENTS, Line, beats, interval, judge, labels, stopped_early, trains_all
 from ssl_tasks.transfer import regression, strategy
@@ -26,18 +27,18 @@ OF_NUMBERS = "always the mean of the labelled rows"
 NUMBERS = regression.METRICS
 
 
-def advice(measured: Mapping[str, Any], margin: float, fitted: Mapping[str, float]) -> list[str]:
+def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
     """A sentence for each label budget, and what limits them: rows that were capped, fits that failed.
 
     Args:
         measured: by the transfer stage.
         margin: a gain below this does not matter.
-        fitted: share of its labelled rows that the from-scratch baseline gets right, by label fraction.
     """
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
     chosen = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    fitted = fitted_by(measured.get("scratch", {}))
     sentences = [_sentence(lines, margin, fitted) for lines in chosen]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]

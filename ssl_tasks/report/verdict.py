@@ -4,8 +4,8 @@ It speaks of the first strategy that the recipe lists, so that nobody picks the 
 a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, also
 after correction for the number of comparisons, and both differences matter. A from-scratch baseline that was stopped
 too early cannot be beaten in this sense. A strategy that trains the whole network has one such baseline alone: on the
-untrained network it would be training from scratch. The headline takes the smallest such budget, and says where pretraining did
-harm at another.
+untrained network it would be training from scratch. The headline takes the smallest such budget, and says where
+pretraining did harm at another.
 """
 
 from __future__ import annotations

@@ -47,21 +47,22 @@ def check(config: ReportConfig) -> None:
 
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
+    from ssl_tasks.report import domains
     from ssl_tasks.report.advice import advice
     from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
 
     inputs = dict(zip(INPUTS, artifacts, strict=True))
     measured, encoder = inputs["transfer"].measured, inputs["pretrain"].json("encoder.json")
-    fitted = fitted_by(measured.get("scratch", {}))
     verdict = decide(
         measured["summary"],
         margin=config.margin,
         test_groups=measured.get("test_groups", 0),
         method=encoder["method"],
-        fitted=fitted,
+        fitted=fitted_by(measured.get("scratch", {})),
     )
-    verdict = replace(verdict, details=[*verdict.details, *advice(measured, config.margin, fitted)])
+    further = [*domains.sentences(measured), *advice(measured, config.margin)]
+    verdict = replace(verdict, details=[*verdict.details, *further])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -106,7 +107,18 @@ def render(
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
     """What the page says of labels; only where a strategy ran."""
-    from ssl_tasks.report import by_task, calibration, charts, choices, confusion, predictions, sections, slices, units
+    from ssl_tasks.report import (
+        by_task,
+        calibration,
+        charts,
+        choices,
+        confusion,
+        domains,
+        predictions,
+        sections,
+        slices,
+        units,
+    )
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
@@ -134,6 +146,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "choices": choices.section(transfer, method),
         "costs": choices.costs(measured.get("fit_seconds", {})),
         "rules": choices.rules(transfer, method),
+        "domains": domains.section(measured),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),
         "probe": strategy(verdict.strategy).title,

@@ -13,7 +13,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -38,6 +38,7 @@ from ssl_tasks.transfer.tables import (
     CHOICES,
     CHOICES_FILE,
     COMPARISONS,
+    DOMAINS_FILE,
     FAILURES,
     FAILURES_FILE,
     PREDICTIONS,
@@ -129,6 +130,18 @@ class TransferConfig(Options):
                 raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
         return _distinct(value)
 
+    @model_validator(mode="after")
+    def _domains_where_needed(self) -> Self:
+        if self.domains.given and self.task != CLASSIFICATION:
+            raise ValueError(f"domains: task={self.task} is not measured across domains; classification is")
+        for name in self.strategies:
+            if strategies_there_are.strategy(name).adapts and not self.domains.given:
+                raise ValueError(
+                    f"strategies: {name} adapts to a domain without labels; name it in transfer.domains.target, or set "
+                    "transfer.domains.leave_one_out=true"
+                )
+        return self
+
     @field_validator("strategies")
     @classmethod
     def _with_encoders(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
@@ -201,10 +214,13 @@ def run(
             out.table(name, schema.empty_table())
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
-    from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
+    from ssl_tasks.device import pick
+    from ssl_tasks.transfer import checks, data, domains, evaluate, further, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class, config.task)
+    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task)
+    if config.domains.given:
+        domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -221,13 +237,23 @@ def run(
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
 
+    here = pick("auto", "transfer.device") if _on_ray(config) else device
+
     @functools.lru_cache(maxsize=1)  # those of one method at a time
     def features(method: str) -> list[FloatArray]:
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
-        return [further.embed(one, weights, normalize, labelled.train, device) for one in others]
+        return [further.embed(one, weights, normalize, labelled.train, here) for one in others]
 
+    measured: dict[str, Any] = {}
     with _runner(config, stop) as runner:
-        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner, features)
+        if config.domains.given:
+            targets = domains.shifts(labelled, config.domains)
+            found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, runner, features)
+            labelled, fits, failures = found.data, found.fits, found.failures
+            out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
+            measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
+        else:
+            fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric, config.task)
@@ -257,6 +283,7 @@ def run(
             "capped": results.capped(fits),
             "failed": len(failures),
             "warnings": results.warnings(fits, failures),
+            **measured,
         },
     )
 

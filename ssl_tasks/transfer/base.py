@@ -32,6 +32,20 @@ ALL_FITTED = frozenset({CLASSIFICATION, MULTI_LABEL, REGRESSION})
 
 
 @dataclass(frozen=True)
+class Domains:
+    """Positions, where test rows are of another domain, the target, than the labels, which are of the sources."""
+
+    source: IntArray
+    """Train rows of the source domains, labelled or not."""
+    target: IntArray
+    """Train rows of the target, none of them with a label."""
+    held_out: tuple[IntArray, IntArray]
+    """Rows of source and target for measuring the gap: val rows, or train rows where a domain has too few of them."""
+    of_source: IntArray
+    """All rows of the source domains, of whatever split."""
+
+
+@dataclass(frozen=True)
 class Context:
     """For strategies that train on the samples themselves: how to read them and build a network for them."""
 
@@ -58,14 +72,18 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network."""
+    domains: Domains | None = None
+    """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
     remake: Callable[[], Context] | None = None
     """Makes it anew from the artifacts, in another process."""
     further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
     """As `networks`, for each encoder of `transfer.encoders`, by its name."""
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """What is of one encoder or target travels; the rest is made anew where it arrives."""
         assert self.remake is not None, "a context that cannot be remade stays in its process"
-        return _remade, (self.remake, self.method, self.features)
+        changed = {name: getattr(self, name) for name in ("train", "method", "features", "domains")}
+        return _remade, (self.remake, changed)
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -82,8 +100,8 @@ class Context:
         return Blueprint(self.build(0), self.options, student, further)
 
 
-def _remade(remake: Callable[[], Context], method: str, features: FloatArray | None) -> Context:
-    return replace(remake(), method=method, features=features)
+def _remade(remake: Callable[[], Context], changed: Mapping[str, Any]) -> Context:
+    return replace(remake(), **changed)
 
 
 @dataclass(frozen=True)
@@ -172,6 +190,8 @@ class Strategy:
     """Of `targets.TASKS`, what it can predict."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    adapts: bool = False
+    """Whether it adapts to `Context.domains`, and so needs a target domain; its `counterpart` does not adapt."""
     slow: bool = False
     """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

@@ -184,7 +184,5 @@ def test_what_trains_the_whole_network_is_not_called_better_than_a_baseline_that
     lines = [line(0.1, BETTER, BETTER, strategy="fine_tune")]
     found = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.1": 0.9})
     assert found.outcome == "undecided"
-    assert found.sentence.startswith(
-        "Whether pretraining helped is open without a fair baseline; raise transfer.scr"
-    )
+    assert found.sentence.startswith("Whether pretraining helped is open without a fair baseline; raise transfer.scr")
     assert found.sentence.endswith("from scratch on the same labels (which had not converged).")

@@ -12,7 +12,7 @@ from torch import nn
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer import BASELINE, STRATEGIES, names, strategy
-from ssl_tasks.transfer.base import Context, Strategy, Task
+from ssl_tasks.transfer.base import Context, Domains, Strategy, Task
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.targets import CLASSIFICATION
 
@@ -27,8 +27,8 @@ OPTIONS = {
 TRAIN, VAL, TEST = np.arange(60), np.arange(60, 90), np.arange(90, 150)
 
 
-NO_TABLES = {"lora", "net2net"}
-"""Of transformers and ResNets; tests of their own hold them to the same."""
+NO_TABLES = {"lora", "net2net", "adabn"}
+"""Of transformers, ResNets and batch norm; tests of their own hold them to the same."""
 
 
 CLASSIFIERS = {name for name in STRATEGIES if CLASSIFICATION in strategy(name).tasks}
@@ -65,6 +65,7 @@ def context(values: np.ndarray) -> Context:
         student=lambda seed: build_backbone("mlp:12x1", modality="tabular", input_shape=(6,), seed=seed),
         method="made",
         features=embedded,
+        domains=Domains(TRAIN, TEST, (VAL, TEST), np.arange(90)),
     )
 
 
