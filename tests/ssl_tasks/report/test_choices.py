@@ -76,8 +76,8 @@ def test_rules_are_those_of_the_encoder_with_most_labels() -> None:
 
 def test_the_table_calls_nothing_better_than_a_baseline_that_had_not_converged() -> None:
     low = {f"{prefix}{name}": 0.1 for prefix in ("", "scratch_") for name in ("difference", "low", "high")}
-    line = {**CELL, **low, "strategy": "fine_tune", "num_labels": 13, "pretrained": 0.8, "random_init": 0.7}
-    line |= {"from_scratch": 0.7}
+    line = {**CELL, **low, "strategy": "fine_tune", "num_labels": 13, "pretrained": 0.8, "metric": "accuracy"}
+    line |= {"from_scratch": 0.7, "random_init": 0.7}
     (found,) = sections.transfer_table([line], {"0.1": 1.0})
     assert (found["random_init"], found["random_judgement"], found["scratch_judgement"]) == ("", "", "better")
     (found,) = sections.transfer_table([line], {"0.1": 0.9})
