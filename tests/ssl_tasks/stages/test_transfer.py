@@ -325,7 +325,7 @@ def test_fits_run_on_ray_where_the_run_is_connected_to_a_cluster(monkeypatch: py
 
 def test_where_fits_run_is_no_part_of_what_they_give() -> None:
     assert semantic(TransferConfig(run_on="ray", cpus_per_fit=2, gpus_per_fit=0.5, workers=3)) == {}
-    with pytest.raises(ValueError, match=r"gpus_per_fit.*above 1 Ray reserves whole ones"):
+    with pytest.raises(ValueError, match=r"gpus_per_fit\s.*above 1 Ray reserves whole ones"):
         TransferConfig(gpus_per_fit=1.5)
 
 
