@@ -97,6 +97,16 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
         data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
 
 
+def require_targets(recipe: Recipe, split: Artifact) -> None:
+    """Refuse strategies that learn several kinds of targets at once for rows that have one."""
+    from ssl_tasks.transfer import any_joint, joint
+
+    transfer = getattr(recipe, "transfer", None)
+    if any_joint(getattr(transfer, "strategies", ())):
+        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+        joint.check(joint.load(split, labelled), labelled)
+
+
 def _task(recipe: Recipe) -> str:
     return getattr(getattr(recipe, "transfer", None), "task", CLASSIFICATION)
 
@@ -244,6 +254,7 @@ CHECKS = (
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
     Check("split", "transfer", require_usable_labels),
+    Check("split", "transfer", require_targets),
     Check("split", "transfer", require_domain_rows),
 )
 

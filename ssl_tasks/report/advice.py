@@ -13,8 +13,9 @@ from typing import Any
 from ssl_tasks.report.sections import fitted_by
 from ssl_tasks.report.units import change, is_share, reached, written
 from ssl_tasks.report.verdict import JUDGEMENTS, Line, beats, interval, judge, labels, stopped_early, trains_all
-from ssl_tasks.transfer import regression, strategy
+from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.kinds import oriented
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 BASELINES = {
     "": "the same network untrained",
@@ -23,8 +24,11 @@ BASELINES = {
     "majority_": "always the most frequent class",
 }
 """By the prefix of their comparison in the summary."""
-OF_NUMBERS = "always the mean of the labelled rows"
-NUMBERS = regression.METRICS
+MAJORITY = {
+    MULTI_LABEL: "always how frequent each class is",
+    REGRESSION: "always the mean of the labelled rows",
+}
+"""What the last of them is in other tasks than classification."""
 
 
 def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
@@ -37,9 +41,10 @@ def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
+    task = measured.get("task", CLASSIFICATION)
     chosen = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
     fitted = fitted_by(measured.get("scratch", {}))
-    sentences = [_sentence(lines, margin, fitted) for lines in chosen]
+    sentences = [_sentence(lines, task, margin, fitted) for lines in chosen]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
     sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
@@ -49,7 +54,7 @@ def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
     return [*sentences, *(f"{text[:1].upper()}{text[1:]}." for text in failures)]
 
 
-def _sentence(lines: Sequence[Line], margin: float, fitted: Mapping[str, float]) -> str:
+def _sentence(lines: Sequence[Line], task: str, margin: float, fitted: Mapping[str, float]) -> str:
     # of equal ones the first that the recipe lists
     best = max(lines, key=lambda line: oriented(line["metric"], line["val"]))
     why = "best on val" if len(lines) > 1 else "the only strategy"
@@ -57,7 +62,7 @@ def _sentence(lines: Sequence[Line], margin: float, fitted: Mapping[str, float])
         f"With {labels(best)}, use {strategy(best['strategy']).title} ({why}, "
         f"{reached(best['metric'], best['pretrained'])} on test)"
     )
-    beaten, worse, open_ = _against_baselines(best, margin, stopped_early(best, fitted))
+    beaten, worse, open_ = _against_baselines(best, task, margin, stopped_early(best, fitted))
     if worse:
         text = f"{text}. Pretraining did not help there: it was worse than {_listed(worse)}"
         return f"{text}, and not shown to be better than {_listed(open_)}." if open_ else f"{text}."
@@ -66,9 +71,9 @@ def _sentence(lines: Sequence[Line], margin: float, fitted: Mapping[str, float])
     return f"{text}; it was better than {_listed(beaten)}."
 
 
-def _against_baselines(line: Line, margin: float, early: bool) -> tuple[list[str], list[str], list[str]]:
+def _against_baselines(line: Line, task: str, margin: float, early: bool) -> tuple[list[str], list[str], list[str]]:
     """Baselines that were beaten by enough to matter, those that were better, and the others."""
-    names = BASELINES | ({"majority_": OF_NUMBERS} if line["metric"] in NUMBERS else {})
+    names = BASELINES | ({"majority_": MAJORITY[task]} if task in MAJORITY else {})
     beaten: list[str] = []
     worse: list[str] = []
     open_: list[str] = []

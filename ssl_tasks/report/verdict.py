@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from ssl_tasks.report.units import METRIC_TITLES, apart, change, is_share, reached, written
 from ssl_tasks.transfer import BASELINE, strategy
+from ssl_tasks.transfer.kinds import LOWER_IS_BETTER
 
 Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "too_few", "not_measured"]
 Line = dict[str, Any]
@@ -97,7 +98,8 @@ def judge(line: Line, prefix: str) -> Judgement:
 def gains(line: Line, prefix: str) -> tuple[float, float, float]:
     """The difference and its interval, so that more than 0 is better."""
     difference, low, high = (float(line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
-    return (-difference, -high, -low) if line.get("lower_is_better") else (difference, low, high)
+    lower = line.get("metric") in LOWER_IS_BETTER
+    return (-difference, -high, -low) if lower else (difference, low, high)
 
 
 def enough(line: Line, margin: float) -> float:

@@ -13,6 +13,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -126,8 +127,10 @@ class TransferConfig(Options):
             if name == strategies_there_are.BASELINE:
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
             if task and task not in found.tasks:
-                able = ", ".join(strategies_there_are.names_for(task))
-                raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
+                first = kinds.of(task).strategies[0]
+                others = ", ".join(other for other in strategies_there_are.names_for(task) if other != first)
+                more = f" (there are also {others})" if others else ""
+                raise ValueError(f"{name} cannot do transfer.task={task}; use {first}{more}")
         return _distinct(value)
 
     @model_validator(mode="after")
@@ -215,7 +218,7 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, domains, evaluate, further, raw, results, shifted
+    from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task)
@@ -236,10 +239,13 @@ def run(
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
+    if strategies_there_are.any_joint(config.strategies):
+        context = replace(context, targets=joint.load(split, labelled))
+        joint.check(context.targets, labelled)
 
     here = pick("auto", "transfer.device") if _on_ray(config) else device
 
-    @functools.lru_cache(maxsize=1)  # those of one method at a time
+    @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
     def features(method: str) -> list[FloatArray]:
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
         return [further.embed(one, weights, normalize, labelled.train, here) for one in others]

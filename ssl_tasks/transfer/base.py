@@ -78,11 +78,13 @@ class Context:
     """Makes it anew from the artifacts, in another process."""
     further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
     """As `networks`, for each encoder of `transfer.encoders`, by its name."""
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """What is of one encoder or target travels; the rest is made anew where it arrives."""
         assert self.remake is not None, "a context that cannot be remade stays in its process"
-        changed = {name: getattr(self, name) for name in ("train", "method", "features", "domains")}
+        changed = {name: getattr(self, name) for name in ("train", "method", "features", "domains", "targets")}
         return _remade, (self.remake, changed)
 
     def encoder(self) -> nn.Module:
@@ -180,6 +182,8 @@ class Strategy:
 
     Embeddings are then those by all encoders side by side, `Task.widths` wide each.
     """
+    joint: bool = False
+    """Whether it learns every kind of target that rows have, and not only the one that is predicted."""
     counterpart: str | None = None
     """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -81,6 +81,14 @@ class SoupConfig(Config):
     """Fits of each learning rate of `tune`: batches in another order, and other views."""
 
 
+class MultiTaskConfig(Config):
+    """How `multi_task` weighs the losses of its targets; it trains as section `tune` says."""
+
+    weighting: Literal["equal", "uncertainty", "grad_norm"] = "uncertainty"
+    alpha: float = Field(1.5, ge=0)
+    """Of `grad_norm`: how strongly a target that is learnt slowly is pulled up."""
+
+
 class DomainsConfig(Config):
     """Labels from some domains, test rows from another; without it all domains are one."""
 
@@ -128,6 +136,7 @@ class Options(Config):
     distill: DistillConfig = DistillConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     soup: SoupConfig = SoupConfig()
+    multi_task: MultiTaskConfig = MultiTaskConfig()
     domains: DomainsConfig = DomainsConfig()
     adapt: AdaptConfig = AdaptConfig()
 
