@@ -30,7 +30,7 @@ ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
 NEEDS = {
-    MULTI_LABEL: ("multi_labelled", "lists of labels", "name their column with ingest.labels_column"),
+    MULTI_LABEL: ("multi_labelled", "lists of labels", "name their column with ingest.labels_column or class_columns"),
     REGRESSION: ("numbered", "numbers", "name their column with ingest.number_column"),
     SEGMENTATION: ("masks", "masks", "set ingest.masks=true if it has"),
     LOCALIZATION: ("boxes", "boxes", "set ingest.boxes=true if it has"),

@@ -120,7 +120,16 @@ METHODS = [
     *("vae", "vicreg",),
 ]  # fmt: skip
 RECIPE_KEYS = {
-    "ingest": {"path", "modality", "text_column", "captions", "labels_column", "labels_separator", "number_column"},
+    "ingest": {
+        "path",
+        "modality",
+        "text_column",
+        "captions",
+        "labels_column",
+        "labels_separator",
+        "class_columns",
+        "number_column",
+    },
     "clean": {"error_budget"},
     "normalize": {"size"},
     "split": {"fractions"},
