@@ -30,7 +30,7 @@ ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
 NEEDS = {
-    MULTI_LABEL: ("multi_labelled", "lists of labels", "ingest.labels_column"),
+    MULTI_LABEL: ("multi_labelled", "lists of labels", "ingest.labels_column or class_columns"),
     REGRESSION: ("numbered", "numbers", "ingest.number_column"),
 }
 """By `transfer.task`, what `ingest` counts its targets as, what they are, and the key that names their column."""

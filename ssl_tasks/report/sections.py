@@ -12,12 +12,14 @@ import yaml
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.pictures import data_uri
 from ssl_tasks.report.units import METRIC_TITLES, change, percent, written
-from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels
+from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels, stopped_early, trains_all
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RAW_INPUT
 
 WEAK = ", so it is a weak baseline; raise transfer.scratch.steps."
+AS_SCRATCH = ("random_init", "random_difference", "random_judgement")
+"""Columns that would say of a strategy that trains the whole network what those of training from scratch say."""
 EXAMPLES = 3
 MAX_CLASSES = 30
 
@@ -56,11 +58,16 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A line for each strategy and label fraction, numbers written out."""
+def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, float]) -> list[dict[str, str]]:
+    """A line for each strategy and label fraction, numbers written out.
+
+    Args:
+        fitted: as `fitted_by` gives it.
+    """
     lines = []
     for entry in summary:
         line = dict(entry)
+        weak = stopped_early(line, fitted) and "scratch_low" in line and judge(line, "scratch_") == "better"
         lines.append(
             {
                 "strategy": strategy(line["strategy"]).title.removeprefix("a "),
@@ -79,6 +86,8 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
                         (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
                     )
                 },
+                **({"scratch_judgement": JUDGEMENTS["open"]} if weak else {}),
+                **(dict.fromkeys(AS_SCRATCH, "") if trains_all(line["strategy"]) else {}),
             }
         )
     return lines

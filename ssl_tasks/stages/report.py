@@ -61,7 +61,8 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         method=encoder["method"],
         fitted=fitted_by(measured.get("scratch", {})),
     )
-    verdict = replace(verdict, details=[*verdict.details, *domains.sentences(measured), *advice(measured)])
+    further = [*domains.sentences(measured), *advice(measured, config.margin)]
+    verdict = replace(verdict, details=[*verdict.details, *further])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -110,6 +111,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         by_task,
         calibration,
         charts,
+        choices,
         confusion,
         domains,
         predictions,
@@ -140,7 +142,10 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "scale": any("scale" in line for line in verdict.lines),
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
-        "transfer": sections.transfer_table(verdict.lines),
+        "transfer": sections.transfer_table(verdict.lines, sections.fitted_by(measured["scratch"])),
+        "choices": choices.section(transfer, method),
+        "costs": choices.costs(measured.get("fit_seconds", {})),
+        "rules": choices.rules(transfer, method),
         "domains": domains.section(measured),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),

@@ -10,7 +10,7 @@ scored once, by the final fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -74,10 +74,18 @@ class Context:
     """(N, D) embeddings of all rows by that network."""
     domains: Domains | None = None
     """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
+    remake: Callable[[], Context] | None = None
+    """Makes it anew from the artifacts, in another process."""
     further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
     """As `networks`, for each encoder of `transfer.encoders`, by its name."""
     targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is of one encoder or target travels; the rest is made anew where it arrives."""
+        assert self.remake is not None, "a context that cannot be remade stays in its process"
+        changed = {name: getattr(self, name) for name in ("train", "method", "features", "domains", "targets")}
+        return _remade, (self.remake, changed)
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -92,6 +100,10 @@ class Context:
         student = self.student(0) if self.student else None
         further = {name: next(iter(networks.values()))() for name, networks in self.further.items()}
         return Blueprint(self.build(0), self.options, student, further)
+
+
+def _remade(remake: Callable[[], Context], changed: Mapping[str, Any]) -> Context:
+    return replace(remake(), **changed)
 
 
 @dataclass(frozen=True)
