@@ -14,7 +14,7 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
-from ssl_tasks.transfer.targets import CLASSIFICATION
+from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 
 if TYPE_CHECKING:
     from ssl_tasks.report.verdict import Verdict
@@ -113,12 +113,14 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         charts,
         choices,
         confusion,
+        dense,
         domains,
         predictions,
         sections,
         slices,
         units,
     )
+    from ssl_tasks.report.pictures import Pictures
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
@@ -133,6 +135,11 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
             "calibration": calibration.section(fits),
             "kind": None,
         }
+    elif task in DENSE:
+        pictures = Pictures.of(inputs["normalize"])
+        assert pictures is not None, "only images have masks or boxes"
+        table = inputs["split"].table(SPLITS_FILE)
+        looked_into = {"kind": dense.section(transfer, inputs["normalize"], table, pictures, verdict, method)}
     else:
         looked_into = {"kind": by_task.section(transfer, verdict, method)}
     return {
