@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -225,3 +226,11 @@ def test_the_page_shows_boxes(made: dict[str, Artifact], located: Artifact) -> N
         assert [columns.min(), lines.min()] == pytest.approx([x, y], abs=1)
         assert [columns.max(), lines.max()] == pytest.approx([x + w, y + h], abs=2)
     assert "Share of boxes with an IoU over 0.5" in page
+
+
+def test_masks_travel_to_other_processes_as_a_handle(made: dict[str, Artifact]) -> None:
+    labelled = data.load(made["split"], (), "segmentation", made["normalize"])
+    before = labelled.labels[labelled.test]
+    packed = pickle.dumps(labelled.labels)
+    assert len(packed) < 1000
+    assert np.array_equal(pickle.loads(packed)[labelled.test], before)
