@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from ssl_tasks.schema import (
     TOKENS,
     TRAIN,
 )
-from ssl_tasks.shards import ShardWriter, in_parts, member, read_shard, select, tensor_array
+from ssl_tasks.shards import ShardWriter, in_parts, iterate, member, read_shard, select, tensor_array
 from ssl_tasks.splitting.groups import side_by_side
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ssl_tasks.modalities.base import Modality, Vocabulary  # imports torch
 
 FIRST_ROWS, PART_ROWS, PART_BYTES = 16, 512, 32 << 20
+Fit = Literal["crop", "pad", "stretch"]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -48,7 +50,7 @@ class NormalizeConfig(Config):
     """Images: side in pixels of what is stored."""
     channels: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
     """Images: 1 (grey), 3 (RGB), the number of bands of arrays, or auto: as the train rows have them."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fit: Fit = "crop"
     """Images: what becomes of one that is no square: its middle, all of it in a black frame, or another aspect."""
     clip_percentiles: tuple[Percentile, Percentile] | Literal["auto"] | None = "auto"
     """Images: stored values that stand for black and white. auto is the range of uint8, and (0.1, 99.9) of the train
@@ -76,6 +78,13 @@ class NormalizeConfig(Config):
         return TextShape(self.tokenizer.vocabulary_size, self.tokenizer.length) if self.captions else None
 
 
+class LikeConfig(Config):
+    """The section `normalize` where an encoder is there already and brings its own sizes and statistics."""
+
+    fit: Fit = "crop"
+    modality: str = "image"
+
+
 def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artifact, assigned: Artifact) -> Artifact:
     """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`; with captions, `tokenizer.json`.
 
@@ -88,6 +97,45 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     assert len(train), "assign leaves rows for train, or raises"
     vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
     texts = _Texts(config.tokenizer, ingested, assigned) if config.captions else None
+    shards = _store(out, ingested, rows, modality, vocabulary, config, texts)
+    stats = modality.fit(_train_payload(out, train), vocabulary, config)
+    out.json(STATS_FILE, stats)
+    measured: dict[str, Any] = {"train_rows": len(train), "shape": stats["shape"], "shards": shards}
+    if texts is not None:
+        with out.file(TOKENIZER_FILE) as path:
+            path.write_text(texts.tokenizer.json(), encoding="utf-8")
+        measured[CAPTIONS] = texts.measured()
+    return out.artifact(rows=len(rows), measured=measured)
+
+
+def run_like(
+    config: LikeConfig, out: Output, ingested: Artifact, cleaned: Artifact, assigned: Artifact, adopted: Artifact
+) -> Artifact:
+    """Write `payload/*.arrow` and `stats.json` as `run` does, normalized as the encoder was trained: nothing is fitted.
+
+    Raises:
+        RequestError: the data cannot be stored as the encoder's was.
+    """
+    modality = modalities.modality(config.modality)
+    stats = adopted.json("encoder.json")["stats"]
+    rows, is_train = _assignment(assigned)
+    vocabulary = modality.recall(stats, iterate(ingested, "raw"), _measures(cleaned, rows))
+    shards = _store(out, ingested, rows, modality, vocabulary, config, None)
+    out.json(STATS_FILE, stats)
+    measured = {"train_rows": int(is_train.sum()), "shape": stats["shape"], "shards": shards}
+    return out.artifact(rows=len(rows), measured=measured)
+
+
+def _store(
+    out: Output,
+    ingested: Artifact,
+    rows: np.ndarray,
+    modality: Modality,
+    vocabulary: Vocabulary,
+    config: NormalizeConfig | LikeConfig,
+    texts: _Texts | None,
+) -> int:
+    """Write `payload/*.arrow`; the number of shards."""
     writer = ShardWriter(out, "payload")
     for raw in select(ingested, "raw", rows):
         for payload, numbers in _transformed(modality, raw, vocabulary, config):
@@ -97,14 +145,7 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
             writer.write(pa.table(columns))
             out.progress(int(np.searchsorted(rows, numbers[-1].as_py())) + 1, len(rows), "samples")
     writer.flush()
-    stats = modality.fit(_train_payload(out, train), vocabulary, config)
-    out.json(STATS_FILE, stats)
-    measured: dict[str, Any] = {"train_rows": len(train), "shape": stats["shape"], "shards": writer.count}
-    if texts is not None:
-        with out.file(TOKENIZER_FILE) as path:
-            path.write_text(texts.tokenizer.json(), encoding="utf-8")
-        measured[CAPTIONS] = texts.measured()
-    return out.artifact(rows=len(rows), measured=measured)
+    return writer.count
 
 
 class _Texts:
@@ -141,7 +182,7 @@ def _captions(ingested: Artifact, assigned: Artifact, *, train_only: bool) -> It
 
 
 def _transformed(
-    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig
+    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig | LikeConfig
 ) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
     """Payloads and row numbers of one raw shard, in parts of bounded size: a small file can be a large picture."""
     first, count = 0, FIRST_ROWS
@@ -180,3 +221,7 @@ def _train_payload(out: Output, train: np.ndarray) -> Iterator[np.ndarray]:
 
 
 STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=3, parts=parts)
+LIKE = replace(
+    STAGE, config=LikeConfig, inputs=("ingest", "clean", "assign", "adopt"), run=run_like
+)
+"""In the DAG of an existing encoder."""

@@ -10,6 +10,8 @@ from ssl_tasks.store.filesystem import DamagedError, Store
 from ssl_tasks.store.output import Output
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
+AS_GOOD_AS = {"pretrain": ("pretrain", "adopt")}
+"""Stages whose artifacts stand in for another's: an encoder that was adopted is as good as one that was pretrained."""
 
 
 def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> Artifact:
@@ -23,16 +25,30 @@ def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> 
     Raises:
         RequestError: there is no such artifact, it is damaged, or another stage made it.
     """
+    found = find(reference, out.uri, key=key, stage=stage)
+    out.read[role] = found.fingerprint
+    return found
+
+
+def find(reference: str, store: str, *, key: str, stage: str) -> Artifact:
+    """The artifact that the recipe's `key` names.
+
+    Args:
+        reference: a fingerprint, or `<store>/objects/<fingerprint>`.
+        store: URI of where a fingerprint alone is looked up.
+        stage: which stage must have made it.
+
+    Raises:
+        RequestError: as `resolve`.
+    """
     uri, _, fingerprint = reference.rstrip("/").rpartition("/objects/")
-    place = uri or out.uri
     if not FINGERPRINT.fullmatch(fingerprint):
         raise RequestError(
             f"{key}: {reference} is no fingerprint of an artifact, and not <store>/objects/<fingerprint>"
         )
-    found = _whole(Store(place), fingerprint, key)  # not Store.open: a mistyped place is not made
-    if found.stage != stage:
+    found = _whole(Store(uri or store), fingerprint, key)  # not Store.open: a mistyped place is not made
+    if found.stage not in AS_GOOD_AS.get(stage, (stage,)):
         raise RequestError(f"{key}: {reference} is an artifact of {found.stage}, not of {stage}")
-    out.read[role] = fingerprint
     return found
 
 
