@@ -13,23 +13,49 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, TEST, TRAIN
+from ssl_tasks.schema import TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.transfer.data import check_labels
+from ssl_tasks.transfer import data
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from flows.plan import Planned
 
 ASSUMED_COLUMNS = 1_000
 """Of tables that nobody has read yet: so many that only what no table allows is refused."""
+WITHOUT = "or set transfer.strategies=[] to pretrain and embed only"
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
+NEEDS = {
+    MULTI_LABEL: ("multi_labelled", "lists of labels", "ingest.labels_column"),
+    REGRESSION: ("numbered", "numbers", "ingest.number_column"),
+}
+"""By `transfer.task`, what `ingest` counts its targets as, what they are, and the key that names their column."""
+
+
 def require_labels(recipe: Recipe, ingested: Artifact) -> None:
-    """Refuse transfer strategies for data without labels."""
-    strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
-    if strategies and not ingested.measured.get("labelled"):
+    """Refuse transfer strategies for data without labels, or without what else they are to predict."""
+    transfer = getattr(recipe, "transfer", None)
+    strategies, task = getattr(transfer, "strategies", []), _task(recipe)
+    counts = ingested.measured
+    if not strategies:
+        return
+    if task in NEEDS:
+        key, what, named_by = NEEDS[task]
+        if not counts.get(key) and not (task == REGRESSION and counts.get("labelled")):  # labels may be numbers
+            raise RequestError(
+                f"transfer.task: {task} needs {what}, and the data at ingest.path has none; name their column with "
+                f"{named_by}, {WITHOUT}"
+            )
+    elif not counts.get("labelled"):
+        for other, (key, *_) in NEEDS.items():
+            if counts.get(key):
+                raise RequestError(
+                    f"transfer.task: {task} needs one label a row, and the data has what {other} predicts; set "
+                    f"transfer.task={other}, or name a label column, {WITHOUT}"
+                )
         raise RequestError(
             f"transfer.strategies: {', '.join(strategies)} need labels, and the data at ingest.path has no labels. "
             "Put images into one folder per class or name a label column, or set transfer.strategies=[] to pretrain "
@@ -54,7 +80,8 @@ def require_rows(recipe: Recipe, split: Artifact) -> None:
 def require_test_labels(recipe: Recipe, split: Artifact) -> None:
     """Refuse transfer strategies where nothing could be measured at the end."""
     strategies = getattr(getattr(recipe, "transfer", None), "strategies", [])
-    if strategies and split.measured.get("labelled", {}).get(TEST) == 0:
+    counted = _task(recipe) not in NEEDS  # of other targets the split artifact has no counts
+    if strategies and counted and split.measured.get("labelled", {}).get(TEST) == 0:
         raise RequestError(
             f"transfer.strategies: {', '.join(strategies)} need test rows with labels, and there are none; raise the "
             "test share of split.fractions, or where the data names the splits set split.use_given=false, or set "
@@ -66,7 +93,11 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
     """Refuse labels or label budgets that transfer would refuse at the end."""
     transfer = getattr(recipe, "transfer", None)
     if getattr(transfer, "strategies", []):
-        check_labels(split.table(SPLITS_FILE, [SPLIT, LABEL]), getattr(transfer, "labels_per_class", ()))
+        data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+
+
+def _task(recipe: Recipe) -> str:
+    return getattr(getattr(recipe, "transfer", None), "task", CLASSIFICATION)
 
 
 def require_used_policies(recipe: Recipe) -> None:

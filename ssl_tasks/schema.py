@@ -20,6 +20,7 @@ DOMAIN = "domain"
 SPLIT = "split"
 LABEL = "label"
 LABELS = "labels"
+NUMBER = "number"
 MASK = "mask"
 PAYLOAD = "payload"
 LABEL_KEY = "label_key"
@@ -78,7 +79,7 @@ ROWS = pa.schema(
         pa.field(SPLIT, pa.string()),
         pa.field(LABEL, pa.string()),
         pa.field(LABELS, pa.list_(pa.string())),
-        pa.field("number", pa.float64()),
+        pa.field(NUMBER, pa.float64()),
         pa.field(TEXT, pa.string()),
         pa.field(MASK, pa.large_binary()),
         pa.field("boxes", pa.list_(BOX)),

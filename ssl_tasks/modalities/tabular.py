@@ -18,9 +18,10 @@ from torch import Tensor
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.policy import ResolvedPolicy
-from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, SOURCE, SPLIT
+from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, ROWS, SOURCE, SPLIT
 from ssl_tasks.sources.hashes import content_hash
 from ssl_tasks.sources.tables import Tables
+from ssl_tasks.sources.values import TARGETS, role_columns
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 BROKEN = "broken"
@@ -43,7 +44,7 @@ class TabularModality:
         schema: pa.Schema | None = None
         for path, name in source.files():
             first = 0
-            for table, broken in _text_tables(Path(path)):
+            for table, broken in _text_tables(Path(path), config.labels_column):
                 schema = schema or _raw_schema(table, config, name)
                 columns = [column.removeprefix(_COLUMN) for column in schema.names if column != BROKEN]
                 if missing := sorted({*columns, *_roles(config)} - set(table.column_names)):
@@ -176,20 +177,31 @@ class TabularModality:
 MODALITY = TabularModality()
 
 
-def _text_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
-    """Pairs of a file's columns as text, null where a value is missing, and the broken lines' text."""
+def _text_tables(file: Path, lists: str | None) -> Iterator[tuple[pa.Table, pa.Array]]:
+    """Pairs of a file's columns as text, null where a value is missing, and the broken lines' text.
+
+    Args:
+        lists: the column that may hold lists, which stay lists.
+    """
     try:
-        yield from _parquet_tables(file) if file.suffix.lower() == ".parquet" else _csv_tables(file)
+        yield from _parquet_tables(file, lists) if file.suffix.lower() == ".parquet" else _csv_tables(file)
     except (pa.ArrowInvalid, UnicodeDecodeError, csv.Error) as error:
         raise RequestError(f"ingest.path: {file} is not a table that can be read: {error}") from error
 
 
-def _parquet_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
+def _parquet_tables(file: Path, lists: str | None) -> Iterator[tuple[pa.Table, pa.Array]]:
     reader = pq.ParquetFile(file)
     _refuse_twins(file, reader.schema_arrow.names)
     for batch in reader.iter_batches(batch_size=65536):
-        columns = {name: _as_text(file, name, batch.column(name)) for name in batch.schema.names}
+        columns = {
+            name: column if name == lists and _is_list(column.type) else _as_text(file, name, column)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        }
         yield pa.table(columns), pa.nulls(batch.num_rows, pa.string())
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
 
 
 def _as_text(file: Path, name: str, column: pa.Array) -> pa.Array:
@@ -239,7 +251,7 @@ def _csv_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
 
 def _roles(config: Any) -> set[str]:
     """The columns that the config names for what is no feature."""
-    return {getattr(config, f"{role}_column") for role in _ROLES.values()} - {None}
+    return {getattr(config, f"{role}_column") for role in (_ROLES | TARGETS).values()} - {None}
 
 
 def _raw_schema(table: pa.Table, config: Any, source: str) -> pa.Schema:
@@ -247,12 +259,12 @@ def _raw_schema(table: pa.Table, config: Any, source: str) -> pa.Schema:
     for name in sorted(left_out):
         if name not in table.column_names:
             raise RequestError(f"ingest: {source} has no column {name!r} (it has {', '.join(table.column_names)})")
-    kinds = {name: b"number" if _mostly_numbers(table[name]) else b"category" for name in table.column_names}
-    fields = [
-        pa.field(_COLUMN + name, pa.string(), metadata={b"kind": kind})
-        for name, kind in kinds.items()
+    kinds = {
+        name: b"number" if _mostly_numbers(table[name]) else b"category"
+        for name in table.column_names
         if name not in left_out
-    ]
+    }
+    fields = [pa.field(_COLUMN + name, pa.string(), metadata={b"kind": kind}) for name, kind in kinds.items()]
     if not fields:
         raise RequestError(f"ingest: {source} has no column left besides label, group, domain and split")
     return pa.schema([*fields, pa.field(BROKEN, pa.string())])
@@ -269,6 +281,10 @@ def _identity(table: pa.Table, raw: pa.Table, config: Any, source: str, first: i
         name = getattr(config, f"{role}_column")
         if name is not None:
             rows[column] = pc.utf8_trim_whitespace(table[name])
+    named = {column: getattr(config, f"{role}_column") for column, role in TARGETS.items()}
+    given = {column: table[name].to_pylist() for column, name in named.items() if name is not None}
+    targets = role_columns(given, {}, rows[SOURCE].to_pylist(), config.labels_separator) if given else {}
+    rows |= {column: pa.array(values, ROWS.field(column).type) for column, values in targets.items()}
     return pa.table(rows)
 
 

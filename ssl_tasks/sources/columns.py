@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import MASK, PAYLOAD, TEXT
 from ssl_tasks.sources.config import SourceConfig
-from ssl_tasks.sources.values import ROLES
+from ssl_tasks.sources.values import ROLES, TARGETS
 
 CONTENT_NAMES = ("path", "file_name", "filename", "file", "filepath", "image", "img", "jpg", "jpeg", "png", "bytes")
 
@@ -65,7 +65,7 @@ class Columns:
 
     def named(self) -> dict[str, str]:
         """By role, as a user calls it."""
-        called = {PAYLOAD: "image", MASK: "mask", **ROLES}
+        called = {PAYLOAD: "image", MASK: "mask", **ROLES, **TARGETS}
         return {called[column]: name for column, name in (self.content | self.roles).items()}
 
 
@@ -86,7 +86,7 @@ def choose(reader: Reader, config: SourceConfig, file: str, before: Columns) -> 
         if reader.holds(name) == "values":
             key = "image_column" if role == PAYLOAD else "mask_column"
             raise RequestError(f"ingest.{key}: column {name!r} of {file} holds neither paths nor content of images")
-    found = {column: _column(reader, config, file, role) for column, role in ROLES.items()}
+    found = {column: _column(reader, config, file, role) for column, role in (ROLES | TARGETS).items()}
     if config.captions and found[TEXT] is None:
         raise RequestError(
             f"ingest.captions: {file} has no column {ROLES[TEXT]!r} (it has {_shown(reader)}); name the one with the "
@@ -102,7 +102,7 @@ def _column(reader: Reader, config: SourceConfig, file: str, role: str) -> str |
     named: str | None = getattr(config, f"{role}_column")
     if named is not None and named not in reader.names:
         raise RequestError(f"ingest.{role}_column: {file} has no column {named!r} (it has {_shown(reader)})")
-    if named is None and (role in reader.names or reader.sparse):
+    if named is None and role not in TARGETS.values() and (role in reader.names or reader.sparse):
         return role
     return named
 

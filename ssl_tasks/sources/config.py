@@ -30,6 +30,14 @@ class SourceConfig(Config):
     `normalize` stores their tokens. Not hashed here: what is read stays the same."""
     label_column: str | None = None
     """For lists and data sets of images, each of these columns is by default the one of the role's own name."""
+    labels_column: str | None = None
+    """Several classes of a row, for `transfer.task: multi_label`: a list, or a text that `labels_separator` parts. An
+    empty list, or a text of nothing but the separator, is a row of no class; an empty value one that is not labelled.
+    It is never found by its name."""
+    labels_separator: str = Field(";", min_length=1)
+    number_column: str | None = None
+    """A number for each row, for `transfer.task: regression`; where a value is empty, there is none. It is never found
+    by its name."""
     group_column: str | None = None
     """Rows with equal values (patient, speaker, scene) never stand in different splits."""
     domain_column: str | None = None

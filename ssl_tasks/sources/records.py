@@ -19,7 +19,7 @@ from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
 from ssl_tasks.sources.columns import Batch, Columns, Reader, choose
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.listing import Part, read_parts, unchanged
-from ssl_tasks.sources.values import ROLES, fill_split, role_columns
+from ssl_tasks.sources.values import ROLES, TARGETS, fill_split, role_columns
 from ssl_tasks.sources.walk import is_utf8
 
 HANDFUL = 5
@@ -33,7 +33,10 @@ class Records(Source):
 
     kind = "records"
     what = "a list or data set"
-    keys = frozenset({"image_column", "mask_column", "captions", *(f"{role}_column" for role in ROLES.values())})
+    keys = frozenset(
+        {"image_column", "mask_column", "captions", "labels_separator"}
+        | {f"{role}_column" for role in (ROLES | TARGETS).values()}
+    )
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class Records(Source):
         if reader is not None:
             given_roles = {column: batch.columns[given] for column, given in columns.roles.items()}
             names = {c: reader.class_names[given] for c, given in columns.roles.items() if given in reader.class_names}
-            part.table |= role_columns(given_roles, names, places)
+            part.table |= role_columns(given_roles, names, places, self.config.labels_separator)
             fill_split(part.table, self.splits.get(name), len(places))
         return part
 

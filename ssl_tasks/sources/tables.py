@@ -13,7 +13,10 @@ class Tables(Source):
 
     kind = "tables"
     what = "tables of features"
-    keys = frozenset({"label_column", "group_column", "domain_column", "split_column", "drop_columns"})
+    keys = frozenset(
+        {"label_column", "group_column", "domain_column", "split_column", "drop_columns"}
+        | {"labels_column", "labels_separator", "number_column"}
+    )
 
     def files(self) -> Iterator[tuple[str, str]]:
         """Path and relative name of each table; it must rest until the next one is asked for.

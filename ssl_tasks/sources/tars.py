@@ -17,7 +17,7 @@ from ssl_tasks.sources.config import FolderRole, SourceConfig
 from ssl_tasks.sources.folders import folder_values, roles_of
 from ssl_tasks.sources.listing import unchanged
 from ssl_tasks.sources.tar_members import Member, members
-from ssl_tasks.sources.values import ROLES, fill_split, role_columns
+from ssl_tasks.sources.values import ROLES, TARGETS, fill_split, role_columns
 from ssl_tasks.sources.walk import count_ignored
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -37,7 +37,7 @@ class Tars(Source):
 
     kind = "tars"
     what = "tars"
-    keys = frozenset({"folders", "captions", *(f"{role}_column" for role in ROLES.values())})
+    keys = frozenset({"folders", "captions", *(f"{role}_column" for role in (ROLES | TARGETS).values())})
 
     def __init__(
         self, config: SourceConfig, root: Path, names: Names, suffixes: tuple[str, ...], splits: Mapping[str, str]
@@ -102,8 +102,8 @@ class Tars(Source):
                 number += 1
 
     def _sidecars(self, found: Mapping[str, bytes | None], where: str) -> Row:
-        """Values for the columns of `ROLES`, from `.json`, `.cls` and `.txt`."""
-        values: Row = dict.fromkeys(ROLES)
+        """Values for the columns of `ROLES`, and those of `TARGETS` that are named, from `.json`, `.cls` and `.txt`."""
+        values: Row = dict.fromkeys(self._columns())
         if data := found.get("json"):
             values |= self._described(data, where)
         if "cls" in found:
@@ -119,21 +119,27 @@ class Tars(Source):
             raise RequestError(f"ingest.path: {where}: its .json is not JSON: {error}") from error
         if not isinstance(described, dict):
             raise RequestError(f"ingest.path: {where}: its .json is no object")
-        given = {column: getattr(self.config, f"{role}_column") for column, role in ROLES.items()}
+        given = self._columns()
+        roles = ROLES | TARGETS
         for column, key in given.items():
             if not self._known_keys and key is not None and key not in described:
                 raise RequestError(
-                    f"ingest.{ROLES[column]}_column: the .json of {where} has no key {key!r} (it has "
+                    f"ingest.{roles[column]}_column: the .json of {where} has no key {key!r} (it has "
                     f"{', '.join(map(str, described))})"
                 )
         self._known_keys = True
         return {column: described.get(key or ROLES[column]) for column, key in given.items()}
 
+    def _columns(self) -> dict[str, str | None]:
+        """What the config calls the columns that may be given."""
+        given = {column: getattr(self.config, f"{role}_column") for column, role in (ROLES | TARGETS).items()}
+        return {column: key for column, key in given.items() if column in ROLES or key is not None}
+
     def _tables(self, item: tuple[list[Row], str | None]) -> Pair:
         rows, split = item
         sources, payloads = [row[SOURCE] for row in rows], [row[PAYLOAD] for row in rows]
         if self.roles is None:
-            columns = role_columns({column: [row[column] for row in rows] for column in ROLES}, {}, sources)
+            columns = role_columns({column: [row[column] for row in rows] for column in self._columns()}, {}, sources)
             columns[MASK] = [row[MASK] for row in rows]
         else:
             columns = folder_values([row["member"] for row in rows], self.roles)

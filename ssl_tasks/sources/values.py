@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import DOMAIN, GROUP_ID, LABEL, LABELS, SPLIT, SPLIT_NAMES
+from ssl_tasks.schema import DOMAIN, GROUP_ID, LABEL, LABELS, NUMBER, SPLIT, SPLIT_NAMES
 from ssl_tasks.sources.walk import is_utf8
 
 ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split", "text": "text"}
 """Columns of `schema.ROWS` that a column of a list may give, and their roles' names."""
+TARGETS = {LABELS: "labels", NUMBER: "number"}
+"""Further ones, which a column gives only where the config names it."""
+NO_NUMBER = ("?", "na", "n/a", "nan", "null", "none")
+"""What stands for a missing number, in small letters."""
 SPLIT_HINT = "train, val or test (or training, unlabeled, valid, validation, dev, testing)"
 
 
@@ -38,21 +42,63 @@ def text_of(value: Any, where: str) -> str | None:
     return text or None
 
 
-def role_columns(given: dict[str, list[Any]], names: dict[str, Sequence[str]], places: list[str]) -> dict[str, Any]:
+def number_of(value: Any, where: str) -> float | None:
+    """One value as a finite number; None where it is empty, NaN, or one of `NO_NUMBER`.
+
+    Raises:
+        RequestError: it is no number; the message begins with `where`.
+    """
+    text = text_of(value, where)
+    if text is None or text.lower() in NO_NUMBER:
+        return None
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise RequestError(f"{where}: {text[:40]!r} is not a number") from error
+    if not math.isfinite(number):
+        raise RequestError(f"{where}: {text[:40]!r} is not a finite number")
+    return number
+
+
+def several_of(value: Any, separator: str, names: Sequence[str] | None, where: str) -> list[str] | None:
+    """The classes of one row, each once and in the order given; None where the value is empty.
+
+    Raises:
+        RequestError: one of them is no single value; the message begins with `where`.
+    """
+    if not isinstance(value, (list, tuple)):
+        text = text_of(value, where)
+        if text is None:
+            return None
+        value = [part for part in text.split(separator) if part.strip()]
+    return list(dict.fromkeys(text for one in value if (text := _named(one, names, where)) is not None))
+
+
+def role_columns(
+    given: dict[str, list[Any]], names: dict[str, Sequence[str]], places: list[str], separator: str = ";"
+) -> dict[str, Any]:
     """Columns of `schema.ROWS` from a source's values.
 
     Args:
-        given: by column of `ROLES`, a value for each row.
+        given: by column of `ROLES` and `TARGETS`, a value for each row; LABELS after LABEL.
         names: by column, the class names that stand for 0, 1, ...
         places: where each row is, for messages.
+        separator: of the classes in a text of several.
 
     Raises:
         RequestError: a value is none of what its column takes; the message names the row.
     """
     columns: dict[str, Any] = {}
     for column, values in given.items():
-        role = ROLES[column]
+        role = (ROLES | TARGETS)[column]
         called = names.get(column)
+        if column == NUMBER:
+            columns[column] = [number_of(value, f"{p}: {role}") for value, p in zip(values, places, strict=True)]
+            continue
+        if column == LABELS:
+            pairs = zip(values, places, strict=True)
+            columns[column] = [several_of(value, separator, called, f"{place}: {role}") for value, place in pairs]
+            continue
         if column == LABEL and any(isinstance(value, (list, tuple)) for value in values):
             several = [value if isinstance(value, (list, tuple)) else None for value in values]
             columns[LABELS] = [

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import CONTENT_ID, LABEL, LABELS, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
+from ssl_tasks.schema import CONTENT_ID, LABEL, LABELS, NUMBER, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
 from ssl_tasks.shards import ShardWriter
 from ssl_tasks.sources.base import Source
 from ssl_tasks.sources.config import SourceConfig
@@ -106,11 +106,14 @@ class _Counts:
     def __init__(self) -> None:
         self.rows = 0
         self._labelled = {LABEL: 0, LABELS: 0}
+        self._numbered: int | None = None
         self._classes: set[str] = set()
         self._more = False
 
     def add(self, rows: pa.Table) -> None:
         self.rows += rows.num_rows
+        if NUMBER in rows.column_names:
+            self._numbered = (self._numbered or 0) + rows.num_rows - rows[NUMBER].null_count
         for name in self._labelled.keys() & set(rows.column_names):
             column = rows[name]
             self._labelled[name] += rows.num_rows - column.null_count
@@ -122,8 +125,12 @@ class _Counts:
                     self._more = True
 
     def measured(self) -> dict[str, Any]:
-        """Classes stand there as far as they are few; `more_classes` says that there are others."""
+        """Classes stand there as far as they are few; `more_classes` says that there are others.
+
+        `numbered` counts rows with a number, where a column of numbers is named.
+        """
         return {
+            **({} if self._numbered is None else {"numbered": self._numbered}),
             "labelled": self._labelled[LABEL],
             "multi_labelled": self._labelled[LABELS],
             "classes": sorted(self._classes),

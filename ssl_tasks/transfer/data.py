@@ -1,9 +1,10 @@
-"""What the fits of one transfer share: labelled rows of every split, classes, test groups, embeddings."""
+"""What the fits of one transfer share: targets of the rows of every split, classes, test groups, embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,23 +14,24 @@ from numpy.typing import NDArray
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, SPLIT, SPLITS_FILE, TEST, TRAIN, VAL
+from ssl_tasks.transfer import targets
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION, WITHOUT, named_classes
 
 Int = NDArray[np.int64]
 FEW_CLASSES = 2
-NAMED = 5
-"""Classes that a message names."""
-WITHOUT = "or set transfer.strategies=[] to pretrain without it"
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """The labelled rows of a split artifact."""
+    """The labelled rows of a split artifact, where a label is whatever `task` predicts."""
 
     splits: pa.Table
+    """`label` is what budgets are drawn by: a row's class, or one and the same for all rows that have a target."""
     classes: list[str]
-    """Sorted names; a class's number is its place here."""
-    labels: Int
-    """(N,) class numbers of all rows in payload order, -1 where there is no label."""
+    """Sorted names; a class's number is its place here. Empty for numbers."""
+    labels: NDArray[Any]
+    """Of all rows in payload order: class numbers (N,), -1 where there is no label; for `multi_label` (N, K) 0 and 1,
+    -1 where a row is not labelled; for `regression` (N,) float64, NaN where there is no number."""
     train: Int
     """Positions of all train rows, labelled or not."""
     val: Int
@@ -38,6 +40,12 @@ class Labelled:
     """Positions of labelled test rows."""
     groups: Int
     """(T,) group numbers of the labelled test rows, from 0."""
+    task: str = CLASSIFICATION
+
+    @property
+    def num_outputs(self) -> int:
+        """What a fit gives for a row: a score for each class, or one number."""
+        return 1 if self.task == REGRESSION else len(self.classes)
 
     @property
     def num_groups(self) -> int:
@@ -45,32 +53,67 @@ class Labelled:
         return int(self.groups.max()) + 1
 
 
-def load(split: Artifact, labels_per_class: Sequence[int] = ()) -> Labelled:
-    """Read the labels of a split artifact.
+def load(split: Artifact, labels_per_class: Sequence[int] = (), task: str = CLASSIFICATION) -> Labelled:
+    """Read the targets of a split artifact: its labels, or for `multi_label` and `regression` those of its ingest.
+
+    Args:
+        task: one of `targets.TASKS`.
 
     Raises:
-        RequestError: as `check_labels`.
+        RequestError: as `check_labels`, `targets.check_several` and `targets.check_numbers`.
     """
     splits = split.table(SPLITS_FILE)
+    if task == REGRESSION:
+        numbers = targets.numbers(split, splits)
+        targets.check_numbers(numbers, splits)
+        return _labelled(targets.one_stratum(splits, np.isfinite(numbers)), [], numbers, np.isfinite(numbers), task)
+    if task == MULTI_LABEL:
+        given = targets.several(split, splits)
+        targets.check_several(given, splits)
+        classes, several = targets.indicators(given)
+        known = pc.is_valid(given).to_numpy(zero_copy_only=False)
+        return _labelled(targets.one_stratum(splits, known), classes, several, known, task)
     check_labels(splits, labels_per_class)
+    classes, labels = _class_numbers(splits)
+    return _labelled(splits, classes, labels, labels >= 0, task)
+
+
+def check(split: Artifact, labels_per_class: Sequence[int] = (), task: str = CLASSIFICATION) -> None:
+    """Refuse what `load` would refuse."""
+    splits = split.table(SPLITS_FILE, [ROW, SPLIT, LABEL])
+    if task == REGRESSION:
+        targets.check_numbers(targets.numbers(split, splits), splits)
+    elif task == MULTI_LABEL:
+        targets.check_several(targets.several(split, splits), splits)
+    else:
+        check_labels(splits, labels_per_class)
+
+
+def _class_numbers(splits: pa.Table) -> tuple[list[str], Int]:
     encoded = pc.dictionary_encode(splits[LABEL].combine_chunks())
     present = encoded.dictionary.to_pylist()
     classes = sorted(present)
     place = {name: number for number, name in enumerate(classes)}
     number = np.array([place[name] for name in present] or [0], dtype=np.int64)
     codes = encoded.indices.fill_null(-1).to_numpy().astype(np.int64)
-    labels = np.where(codes >= 0, number[codes], -1)
+    return classes, np.where(codes >= 0, number[codes], -1)
+
+
+def _labelled(
+    splits: pa.Table, classes: list[str], labels: NDArray[Any], known: NDArray[np.bool_], task: str
+) -> Labelled:
     of_split = splits[SPLIT].to_numpy()
-    test = np.flatnonzero((of_split == TEST) & (labels >= 0))
+    test = np.flatnonzero((of_split == TEST) & known)
     groups = splits[GROUP_ID].take(test).combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
     return Labelled(
         splits=splits,
         classes=classes,
         labels=labels,
         train=np.flatnonzero(of_split == TRAIN),
-        val=np.flatnonzero((of_split == VAL) & (labels >= 0)),
+        val=np.flatnonzero((of_split == VAL) & known),
         test=test,
         groups=groups,
+        task=task,
     )
 
 
@@ -99,7 +142,7 @@ def check_labels(splits: pa.Table, labels_per_class: Sequence[int] = ()) -> None
     single = sorted(name for name, count in counts.items() if count == 1)
     if single:
         raise RequestError(
-            f"transfer: {_classes(single)} one label only, which cannot stand in train and in test; give such a "
+            f"transfer: {named_classes(single)} one label only, which cannot stand in train and in test; give such a "
             f"class more labels, or leave it without one, {WITHOUT}"
         )
     _check_budgets({name: train.get(name, 0) for name in counts}, labels_per_class)
@@ -107,11 +150,6 @@ def check_labels(splits: pa.Table, labels_per_class: Sequence[int] = ()) -> None
 
 def _counts(labels: pa.ChunkedArray) -> dict[str, int]:
     return {entry["values"]: entry["counts"] for entry in pc.value_counts(labels).to_pylist()}
-
-
-def _classes(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-    return f"class {shown} has" if len(names) == 1 else f"{len(names)} classes ({shown}) have"
 
 
 def _check_classes(names: Sequence[str]) -> None:
@@ -122,8 +160,9 @@ def _check_classes(names: Sequence[str]) -> None:
     broken = [name for name, number in zip(names, numbers, strict=True) if not number.is_integer()]
     if broken:
         raise RequestError(
-            f"transfer: the labels are numbers with fractions, such as {broken[0]!r}, and transfer tells classes "
-            f"apart; write classes as whole numbers or as text, {WITHOUT}"
+            f"transfer: the labels are numbers with fractions, such as {broken[0]!r}, and transfer.task=classification "
+            "tells classes apart; set transfer.task=regression to predict numbers, or write classes as whole numbers "
+            f"or as text, {WITHOUT}"
         )
 
 

@@ -104,3 +104,23 @@ def test_a_header_that_never_ends_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=refused) as caught:
         read(tmp_path)
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_numbers_and_several_labels_are_targets_and_no_features(tmp_path: Path, ending: str) -> None:
+    if ending == "csv":
+        (tmp_path / "data.csv").write_text("x,y,tags\n1,0.5,a;b\n2,?,\n3,-1e3,b\n4,2,;\n")
+    else:
+        tags = pa.array([["a", "b"], None, ["b"], []], pa.list_(pa.string()))
+        columns = {"x": [1, 2, 3, 4], "y": pa.array([0.5, None, -1e3, 2.0]), "tags": tags}
+        pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+    rows, raw = read(tmp_path / f"data.{ending}", number_column="y", labels_column="tags")
+    assert rows["number"].to_pylist() == [0.5, None, -1000.0, 2.0]
+    assert rows["labels"].to_pylist() == [["a", "b"], None, ["b"], []]
+    assert payload(raw).tolist() == [[1], [2], [3], [4]]
+
+
+def test_a_target_that_is_no_number_is_refused_by_its_row(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x,y\n1,0.5\n2,much\n")
+    with pytest.raises(RequestError, match=r"data\.csv#1: number: 'much' is not a number"):
+        read(tmp_path / "data.csv", number_column="y")

@@ -110,3 +110,12 @@ def test_what_is_missing_or_damaged_is_named(
     (tmp_path / "saved" / file).write_text(text)
     with pytest.raises(RequestError, match=message):
         read(tmp_path / "saved")
+
+
+def test_class_names_of_several_labels_and_numbers(tmp_path: Path, read: Read, png: PNG) -> None:
+    ages = pa.array([0.5, None, 2.0, float("nan")], pa.float32())
+    save(tmp_path / "saved", images(png, 0, 4).append_column("age", ages))
+    found = read(tmp_path / "saved", labels_column="tags", number_column="age")
+    assert found.column("number") == [0.5, None, 2.0, None]
+    assert found.column("labels") == [["a", "c"], ["b", "c"], ["c"], ["a", "c"]]
+    assert found.column("label") == ["cat", "dog", "cat", "dog"]

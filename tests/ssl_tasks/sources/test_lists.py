@@ -56,7 +56,7 @@ def test_the_config_names_other_columns(tmp_path: Path, pictures: Path, read: Re
     assert (row["label"], row["mask"], row["payload"]) == ("a", png(1), png(0))
 
 
-@pytest.mark.parametrize("role", ["image", "mask", "text", "label", "group", "domain", "split"])
+@pytest.mark.parametrize("role", ["image", "mask", "text", "label", "labels", "number", "group", "domain", "split"])
 @pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
 def test_a_named_column_that_is_not_there_is_refused_with_those_that_are(
     tmp_path: Path, read: Read, role: str, name: str
@@ -265,3 +265,42 @@ def test_a_later_list_without_a_column_is_refused(tmp_path: Path, read: Read) ->
     (tmp_path / "b.csv").write_text("path,kind\ny.png,1\n")
     with pytest.raises(RequestError, match=r"b\.csv lacks the column 'label' of the file before it"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_numbers_and_several_labels_are_read_where_their_columns_are_named(
+    tmp_path: Path, pictures: Path, read: Read, name: str
+) -> None:
+    rows = [("1.5", "cat;dog"), ("-2e3", " dog ; dog;"), ("", ""), ("NaN", ";"), ("7", "a b")]
+    if name.endswith("csv"):
+        lines = ["path,age,seen,number,labels", *(f"pictures/{i}.png,{a},{b},9,x" for i, (a, b) in enumerate(rows))]
+    else:
+        values: list[Any] = [
+            (1.5, ["cat", "dog"]),
+            (-2e3, ["dog", "dog"]),
+            (None, None),
+            (float("nan"), []),
+            (7, "a b"),
+        ]
+        keys = ("path", "age", "seen", "number", "labels")
+        lines = [
+            json.dumps(dict(zip(keys, (f"pictures/{i}.png", a, b, 9, "x"), strict=True)))
+            for i, (a, b) in enumerate(values)
+        ]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    found = read(tmp_path / name, number_column="age", labels_column="seen")
+    assert found.column("number") == [1.5, -2000.0, None, None, 7.0]
+    assert found.column("labels") == [["cat", "dog"], ["dog"], None, [], ["a b"]]
+    assert found.facts["columns"] | {"number": "age", "labels": "seen"} == found.facts["columns"]
+    unnamed = read(tmp_path / name)
+    assert unnamed.column("number") == unnamed.column("labels") == [None] * 5
+    assert read(tmp_path / name, labels_column="seen", labels_separator=" ").column("labels")[4] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("value", "message"), [("tall", "'tall' is not a number"), ("inf", "not a finite number")])
+def test_what_is_no_number_is_refused_by_its_row(
+    tmp_path: Path, pictures: Path, read: Read, value: str, message: str
+) -> None:
+    (tmp_path / "list.csv").write_text(f"path,age\npictures/0.png,1\npictures/1.png,{value}\n")
+    with pytest.raises(RequestError, match=rf"list\.csv#1: number: .*{message}"):
+        read(tmp_path / "list.csv", number_column="age")

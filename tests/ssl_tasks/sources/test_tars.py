@@ -283,3 +283,12 @@ def test_many_members_need_little_memory(tmp_path: Path, open_at: Any) -> None:
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+def test_numbers_and_several_labels_of_the_json(tmp_path: Path, read: Read, png: PNG) -> None:
+    described = b'{"age": 3.5, "seen": ["a", "b"], "number": 1, "labels": "x"}'
+    pack(tmp_path / "x.tar", {"0.png": png(0), "0.json": described, "1.png": png(1)})
+    found = read(tmp_path / "x.tar", number_column="age", labels_column="seen")
+    assert found.column("number") == [3.5, None]
+    assert found.column("labels") == [["a", "b"], None]
+    assert read(tmp_path / "x.tar").column("number") == [None, None]
