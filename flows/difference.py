@@ -6,13 +6,13 @@ found["recipe"], found["transfer"]["headline"]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from flows.plan import leaves, reasons
-from flows.recipe import default_dag, recipe_model
+from flows.recipe import dag_of, recipe_model
 from ssl_tasks.artifact import Manifest
 from ssl_tasks.config import is_execution
 from ssl_tasks.report import difference
@@ -65,17 +65,20 @@ def recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any
     """
     before, after = dict(leaves(old)), dict(leaves(new))
     keys = [key for key in dict.fromkeys([*after, *before]) if before.get(key) != after.get(key)]
+    models = [recipe_model(dag_of(values)) for values in (new, old)]
     lines = [
-        {"key": key, "old": before.get(key), "new": after.get(key), "changes_result": _counts(key)} for key in keys
+        {"key": key, "old": before.get(key), "new": after.get(key), "changes_result": _counts(key, models)}
+        for key in keys
     ]
     return sorted(lines, key=lambda line: not line["changes_result"])
 
 
-def _counts(key: str) -> bool:
+def _counts(key: str, models: Sequence[type[BaseModel]]) -> bool:
     """Whether a key of a recipe is part of fingerprints. What today's recipes do not know is taken to be."""
     if key == "name":
         return False
-    model: type[BaseModel] = recipe_model(default_dag())
+    section = key.split(".")[0]
+    model = next((one for one in models if section in one.model_fields), models[0])
     for part in key.split("."):
         info = model.model_fields.get(part)
         if info is None:
@@ -89,7 +92,7 @@ def _counts(key: str) -> bool:
 
 
 def _stages(store: Store, old: RunRecord, new: RunRecord) -> Iterator[dict[str, Any]]:
-    known = {stage.name: stage for stage in default_dag()}
+    known = {stage.name: stage for stage in dag_of(new.recipe)}
     before, after = ({stage.name: stage for stage in record.stages} for record in (old, new))
     for name in dict.fromkeys([*after, *before]):
         yield {

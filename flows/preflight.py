@@ -174,6 +174,39 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
     checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
 
 
+def require_fitting_encoder(recipe: Recipe) -> None:
+    """Refuse an encoder of another modality than the data's."""
+    from ssl_tasks.stages.adopt import info_of
+
+    adopt, ingest = getattr(recipe, "adopt", None), getattr(recipe, "ingest", None)
+    if adopt is None or ingest is None:
+        return
+    theirs = info_of(adopt, recipe.store)["modality"]
+    if theirs != ingest.modality:
+        raise RequestError(
+            f"adopt.encoder: it takes samples of modality {theirs}, and ingest.modality is {ingest.modality}; "
+            f"give it {theirs} data, or another encoder"
+        )
+
+
+def require_strategies_of_encoder(recipe: Recipe, adopted: Artifact) -> None:
+    """As `require_fitting_strategies`, of an encoder that is there already."""
+    from ssl_tasks.transfer import checks
+
+    transfer: Any = getattr(recipe, "transfer", None)
+    if transfer is None or not checks.needed(transfer.strategies):
+        return
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.students import build_student
+
+    info = adopted.json("encoder.json")
+    like: dict[str, Any] = {"modality": info["modality"], "input_shape": tuple(info["input_shape"])}
+    backbone = build_backbone(info["backbone"], stem=info["stem"], pool=info.get("pool", "network"), **like)
+    student = build_student(transfer, **like) if transfer.distill.student else None
+    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
+
+
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
     for entry in to_run:
@@ -184,6 +217,8 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
         require_fitting_method(recipe)
     if any(entry.name == "transfer" for entry in to_run):
         require_fitting_strategies(recipe)
+    if any(entry.name == "normalize" for entry in to_run):
+        require_fitting_encoder(recipe)
 
 
 @dataclass(frozen=True)
@@ -198,6 +233,7 @@ class Check:
 
 
 CHECKS = (
+    Check("adopt", "transfer", require_strategies_of_encoder),
     Check("ingest", "transfer", require_labels),
     Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),

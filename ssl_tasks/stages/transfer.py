@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, field_validator
@@ -113,9 +114,18 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def run(
-    config: TransferConfig, out: Output, normalize: Artifact, split: Artifact, pretrain: Artifact, embed: Artifact
+    config: TransferConfig,
+    out: Output,
+    normalize: Artifact,
+    split: Artifact,
+    pretrain: Artifact,
+    embed: Artifact,
+    augment: Artifact | None = None,
 ) -> Artifact:
     """Evaluate the encoder, or write empty tables where no strategy is listed.
+
+    Args:
+        augment: policy of the strategies that train on samples, where it is not that of the encoder's own training.
 
     Raises:
         RequestError: strategies are listed and the labels do not suffice for them.
@@ -141,7 +151,7 @@ def run(
     if config.raw_input:
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), pick(config.device, "transfer.device")
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop)
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, augment)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
     fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
@@ -198,3 +208,5 @@ def _versions(config: TransferConfig) -> dict[str, int]:
 
 
 STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)
+OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
+"""In the DAG of an existing encoder."""
