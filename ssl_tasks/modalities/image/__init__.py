@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities import image_augment
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.modalities.image import looks
