@@ -26,7 +26,7 @@ BUILTIN = Path(__file__).parent / "recipes"
 DEFAULT_STORE = "./pretextflow-store"
 STORE_VARIABLE = "PRETEXTFLOW_STORE"
 ADOPT = "adopt"
-SHARED_FIELDS = ("seed", "modality", "captions")
+SHARED_FIELDS = ("seed", "modality", "captions", "masks", "boxes")
 """Fields of stage configs that the recipe fills where the section does not set them."""
 
 
@@ -240,7 +240,7 @@ def _share(data: Mapping[str, Any], model: type[Recipe]) -> dict[str, Any]:
     """Fill the `SHARED_FIELDS` of the sections that have them and do not set them."""
     ingest = data.get("ingest")
     of_data = ingest if isinstance(ingest, Mapping) else {}
-    shared = {"seed": data.get("seed"), "modality": of_data.get("modality"), "captions": of_data.get("captions")}
+    shared = {"seed": data.get("seed"), **{name: of_data.get(name) for name in SHARED_FIELDS if name != "seed"}}
     filled = dict(data)
     for name, info in model.model_fields.items():
         config = info.annotation

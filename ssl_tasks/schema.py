@@ -22,6 +22,7 @@ LABEL = "label"
 LABELS = "labels"
 NUMBER = "number"
 MASK = "mask"
+BOXES = "boxes"
 PAYLOAD = "payload"
 LABEL_KEY = "label_key"
 EMBEDDING = "embedding"
@@ -82,7 +83,7 @@ ROWS = pa.schema(
         pa.field(NUMBER, pa.float64()),
         pa.field(TEXT, pa.string()),
         pa.field(MASK, pa.large_binary()),
-        pa.field("boxes", pa.list_(BOX)),
+        pa.field(BOXES, pa.list_(BOX)),
     ]
 )
 """Identity, groups, domain, given split and typed targets of every sample; any target may be null."""

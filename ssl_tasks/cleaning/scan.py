@@ -16,6 +16,7 @@ from ssl_tasks.artifact import Artifact, Cursor
 from ssl_tasks.cleaning.families import Families
 from ssl_tasks.cleaning.groups import key_of
 from ssl_tasks.cleaning.quarantine import IDENTITY, Found, Quarantine
+from ssl_tasks.cleaning.targets import BATCH_ROWS, bad_targets, wanted
 from ssl_tasks.schema import CONTENT_ID, FLAGGED, MEASURES_FILE, ROW, ROWS_FILE, TEXT
 from ssl_tasks.shards import ShardWriter, in_parts, iterate, tensor_array
 from ssl_tasks.store import Output
@@ -36,7 +37,7 @@ class Scanned:
     kept: NDArray[np.bool_]
     examined: NDArray[np.bool_]
     """Those that have measures and prints: the kept ones, and those that were rejected as unlike them or for want of a
-    caption."""
+    caption, or of a mask or boxes that go with them."""
     keys: NDArray[np.uint64]
     """Of the decoded content, or of the raw bytes where a modality gives none."""
 
@@ -50,8 +51,11 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
         config: the clean stage's.
     """
     kept, keys = np.ones(ingested.rows, bool), np.zeros(ingested.rows, np.uint64)
-    no_caption = np.zeros(ingested.rows, bool)
-    identities = Cursor(ingested.batches(ROWS_FILE, [*IDENTITY, CONTENT_ID, *([TEXT] if config.captions else [])]))
+    no_caption, bad_target = np.zeros((2, ingested.rows), bool)
+    targets = wanted(config)
+    columns = [*IDENTITY, CONTENT_ID, *([TEXT] if config.captions else []), *targets]
+    batches = ingested.batches(ROWS_FILE, columns, **({"rows": BATCH_ROWS} if targets else {}))
+    identities = Cursor(batches)
     families = Families(ingested.rows)
     measures: pq.ParquetWriter | None = None
     prints = ShardWriter(out, PRINTS)
@@ -64,7 +68,9 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
             keys[rows] = _keys(checked, identity)
             if config.captions:
                 no_caption[rows] = usable & pc.is_null(identity[TEXT]).to_numpy()
-            _to_quarantine(quarantine, modality, raw, identity, checked, no_caption[rows])
+            bad = bad_targets(raw, identity, checked, usable) if targets else {}
+            bad_target[rows[list(bad)]] = True
+            _to_quarantine(quarantine, modality, raw, identity, checked, no_caption[rows], bad)
             if checked.measures is not None:
                 table = checked.measures.add_column(0, ROW, pa.array(rows[usable], pa.int64()))
                 measures = measures or files.enter_context(out.writer(MEASURES_FILE, table.schema))
@@ -75,7 +81,7 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
             out.progress(int(rows[-1]) + 1, ingested.rows, "samples")
     prints.flush()
     quarantine.add_rows(ingested, modality, families.found(f"{modality.name}s"))
-    return Scanned(kept & ~families.unlike() & ~no_caption, kept, keys)
+    return Scanned(kept & ~families.unlike() & ~no_caption & ~bad_target, kept, keys)
 
 
 def _keys(checked: Checked, identity: pa.Table) -> NDArray[np.uint64]:
@@ -91,6 +97,7 @@ def _to_quarantine(
     identity: pa.Table,
     checked: Checked,
     no_caption: NDArray[np.bool_],
+    bad_targets: dict[int, Found],
 ) -> None:
     found = {
         place: Found(reason, detail)
@@ -98,6 +105,7 @@ def _to_quarantine(
         if reason is not None
     }
     found |= {int(place): Found("no_caption", NO_CAPTION) for place in np.flatnonzero(no_caption)}
+    found |= bad_targets
     found |= {
         place: Found("odd_file", oddity, FLAGGED)
         for place, oddity in enumerate(checked.oddities)

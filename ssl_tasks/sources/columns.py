@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import MASK, PAYLOAD, TEXT
+from ssl_tasks.schema import BOXES, MASK, PAYLOAD, TEXT
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.values import ROLES, TARGETS
 
@@ -65,7 +65,7 @@ class Columns:
 
     def named(self) -> dict[str, str]:
         """By role, as a user calls it."""
-        called = {PAYLOAD: "image", MASK: "mask", **ROLES, **TARGETS}
+        called = {PAYLOAD: "image", MASK: "mask", BOXES: "boxes", **ROLES, **TARGETS}
         return {called[column]: name for column, name in (self.content | self.roles).items()}
 
 
@@ -86,16 +86,26 @@ def choose(reader: Reader, config: SourceConfig, file: str, before: Columns) -> 
         if reader.holds(name) == "values":
             key = "image_column" if role == PAYLOAD else "mask_column"
             raise RequestError(f"ingest.{key}: column {name!r} of {file} holds neither paths nor content of images")
+    if config.masks and MASK not in content:
+        raise _lacking("masks", "mask", reader, file)
     found = {column: _column(reader, config, file, role) for column, role in (ROLES | TARGETS).items()}
+    if config.boxes or config.boxes_column:
+        found[BOXES] = _column(reader, config, file, "boxes")
+    if config.boxes and found[BOXES] is None:
+        raise _lacking("boxes", "boxes", reader, file)
     if config.captions and found[TEXT] is None:
-        raise RequestError(
-            f"ingest.captions: {file} has no column {ROLES[TEXT]!r} (it has {_shown(reader)}); name the one with the "
-            "captions with ingest.text_column"
-        )
+        raise _lacking("captions", ROLES[TEXT], reader, file)
     columns = Columns(content, {column: name for column, name in found.items() if name is not None})
     if lost := sorted(before.named().keys() - columns.named().keys()):
         raise RequestError(f"ingest.path: {file} lacks the column {before.named()[lost[0]]!r} of the file before it")
     return columns
+
+
+def _lacking(key: str, role: str, reader: Reader, file: str) -> RequestError:
+    return RequestError(
+        f"ingest.{key}: {file} has no column {role!r} (it has {_shown(reader)}); name the one with the {key} with "
+        f"ingest.{role}_column"
+    )
 
 
 def _column(reader: Reader, config: SourceConfig, file: str, role: str) -> str | None:

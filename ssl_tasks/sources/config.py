@@ -23,6 +23,19 @@ class SourceConfig(Config):
     image_column: str | None = None
     """Lists and data sets: the column with the path or content; the first of the usual names where it is left out."""
     mask_column: str | None = None
+    masks: bool = False
+    """Images may have a mask of classes: `clean` rejects unusable ones, `normalize` stores them beside the images. A
+    pixel is the number of its class, 0 to 254, and 255 counts nowhere."""
+    mask_folder: str = Field("masks", min_length=1)
+    """Images in folders, with masks: the folder that holds them. An image's mask has its name, but for the ending, and
+    its path, but that `mask_folder` stands in the place of a folder (images/a.jpg, masks/a.png) or is one more."""
+    boxes: bool = False
+    """Images may have boxes around objects, which are checked and stored likewise: [x, y, width, height] in pixels from
+    the upper left corner, one or a list of them."""
+    boxes_column: str | None = None
+    """Lists and data sets, with boxes: `boxes` where it is left out."""
+    boxes_file: str | None = execution(None)
+    """Images in folders, with boxes: a COCO annotation file (JSON), from ingest.path. Not hashed: the content is."""
     text_column: str | None = None
     """Captions of the images."""
     captions: bool = execution(False)

@@ -11,6 +11,7 @@ from ssl_tasks.sources.base import Names, Source, one_file
 from ssl_tasks.sources.builtin import BUILTIN, builtin
 from ssl_tasks.sources.columnar import open_columnar
 from ssl_tasks.sources.config import SourceConfig
+from ssl_tasks.sources.dense_folders import DenseFolders, roles_beside
 from ssl_tasks.sources.folders import Folders, roles_below
 from ssl_tasks.sources.lists import open_list
 from ssl_tasks.sources.records import Records
@@ -70,6 +71,9 @@ def _samples(config: SourceConfig, path: Path, suffixes: tuple[str, ...]) -> Sou
     if huggingface.is_saved(path):
         return _hugging_face(config, path)
     if next(walk(str(path), suffixes), None) is not None:
+        if config.masks or config.boxes:
+            roles = roles_beside(path, suffixes, config) if config.folders == "auto" else config.folders
+            return DenseFolders(config, path, containers.below(path, suffixes), roles, suffixes)
         roles = roles_below(path, suffixes) if config.folders == "auto" else config.folders
         return Folders(config, path, containers.below(path, suffixes), roles)
     found = containers.examples(path)

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import MASK, PAYLOAD, SOURCE
+from ssl_tasks.schema import BOXES, MASK, PAYLOAD, SOURCE
 from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
+from ssl_tasks.sources.boxes import boxes_of
 from ssl_tasks.sources.columns import Batch, Columns, Reader, choose
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.listing import Part, read_parts, unchanged
@@ -34,7 +35,7 @@ class Records(Source):
     kind = "records"
     what = "a list or data set"
     keys = frozenset(
-        {"image_column", "mask_column", "captions", "labels_separator"}
+        {"image_column", "mask_column", "masks", "boxes_column", "boxes", "captions", "labels_separator"}
         | {f"{role}_column" for role in (ROLES | TARGETS).values()}
     )
 
@@ -95,6 +96,11 @@ class Records(Source):
                     part.table_bytes += len(given)
         if reader is not None:
             given_roles = {column: batch.columns[given] for column, given in columns.roles.items()}
+            if BOXES in given_roles:
+                values = given_roles.pop(BOXES)
+                part.table[BOXES] = [
+                    boxes_of(value, f"{place}: boxes") for value, place in zip(values, places, strict=True)
+                ]
             names = {c: reader.class_names[given] for c, given in columns.roles.items() if given in reader.class_names}
             part.table |= role_columns(given_roles, names, places, self.config.labels_separator)
             fill_split(part.table, self.splits.get(name), len(places))

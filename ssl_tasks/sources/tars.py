@@ -37,7 +37,7 @@ class Tars(Source):
 
     kind = "tars"
     what = "tars"
-    keys = frozenset({"folders", "captions", *(f"{role}_column" for role in (ROLES | TARGETS).values())})
+    keys = frozenset({"folders", "captions", "masks", *(f"{role}_column" for role in (ROLES | TARGETS).values())})
 
     def __init__(
         self, config: SourceConfig, root: Path, names: Names, suffixes: tuple[str, ...], splits: Mapping[str, str]

@@ -50,6 +50,10 @@ class CleanConfig(Config):
     """Images: flagged where a measure lies further from the median, in robust deviations."""
     captions: bool = False
     """Images without a caption are rejected."""
+    masks: bool = False
+    """Images whose mask cannot be read, or does not lie on them, are rejected."""
+    boxes: bool = False
+    """Images with a box that is empty or lies outside are rejected."""
     modality: str = "image"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
@@ -14,7 +15,20 @@ import pyarrow.parquet as pq
 from ssl_tasks import modalities
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import CONTENT_ID, LABEL, LABELS, NUMBER, ROW, ROWS, ROWS_FILE, SAMPLE_ID, SOURCE, align
+from ssl_tasks.schema import (
+    BOXES,
+    CONTENT_ID,
+    LABEL,
+    LABELS,
+    MASK,
+    NUMBER,
+    ROW,
+    ROWS,
+    ROWS_FILE,
+    SAMPLE_ID,
+    SOURCE,
+    align,
+)
 from ssl_tasks.shards import ShardWriter
 from ssl_tasks.sources.base import Source
 from ssl_tasks.sources.config import SourceConfig
@@ -23,6 +37,8 @@ from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
 MAX_CLASSES = 10_000
+DENSE_KEYS = {MASK: "masks", BOXES: "boxes"}
+"""The config's key for each column of targets that say where things are in an image."""
 GROUP_ROWS, GROUP_BYTES = 16_384, 32 << 20
 """Of one row group of `rows.parquet`; small ones would cost readers a footer of gigabytes for many rows."""
 
@@ -47,7 +63,7 @@ def run(config: IngestConfig, out: Output) -> Artifact:
     """
     found = _open(config)
     total = found.total()
-    counts = _Counts()
+    counts = _Counts([name for name, wanted in ((MASK, config.masks), (BOXES, config.boxes)) if wanted])
     raw_writer = ShardWriter(out, "raw")
     with out.writer(ROWS_FILE, ROWS) as parquet, _Groups(parquet) as rows_writer:
         for rows, raw in modalities.modality(config.modality).read(found, config):
@@ -60,6 +76,12 @@ def run(config: IngestConfig, out: Output) -> Artifact:
         raw_writer.flush()
     if not counts.rows:
         raise RequestError(f"ingest.path: {config.path} has no rows")
+    for name, count in counts.dense.items():
+        if not count:
+            key = DENSE_KEYS[name]
+            raise RequestError(
+                f"ingest.{key}: none of the {counts.rows:,} images at {config.path} has {key}; leave it out"
+            )
     measured = {"modality": config.modality, "source": str(found.root), **found.facts(), **counts.measured()}
     return out.artifact(rows=counts.rows, measured=measured)
 
@@ -103,8 +125,10 @@ class _Groups:
 class _Counts:
     """What the rows have in common, bounded however many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, dense: Iterable[str] = ()) -> None:
         self.rows = 0
+        self.dense = dict.fromkeys(dense, 0)
+        """By column of masks or boxes, the rows that have a value."""
         self._labelled = {LABEL: 0, LABELS: 0}
         self._numbered: int | None = None
         self._classes: set[str] = set()
@@ -112,6 +136,8 @@ class _Counts:
 
     def add(self, rows: pa.Table) -> None:
         self.rows += rows.num_rows
+        for name in self.dense.keys() & set(rows.column_names):
+            self.dense[name] += rows.num_rows - rows[name].null_count
         if NUMBER in rows.column_names:
             self._numbered = (self._numbered or 0) + rows.num_rows - rows[NUMBER].null_count
         for name in self._labelled.keys() & set(rows.column_names):
@@ -135,6 +161,7 @@ class _Counts:
             "multi_labelled": self._labelled[LABELS],
             "classes": sorted(self._classes),
             "more_classes": self._more,
+            **{DENSE_KEYS[name]: count for name, count in self.dense.items()},
         }
 
 

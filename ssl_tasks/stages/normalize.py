@@ -37,21 +37,32 @@ from ssl_tasks.store import Output
 
 if TYPE_CHECKING:
     from ssl_tasks.modalities.base import Modality, Vocabulary  # imports torch
+    from ssl_tasks.modalities.image.stored_targets import StoredTargets
 
 FIRST_ROWS, PART_ROWS, PART_BYTES = 16, 512, 32 << 20
 Fit = Literal["crop", "pad", "stretch"]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
-class NormalizeConfig(Config):
+class LikeConfig(Config):
+    """The section `normalize` where an encoder is there already and brings its own sizes and statistics."""
+
+    fit: Fit = "crop"
+    """Images: what becomes of one that is no square: its middle, all of it in a black frame, or another aspect."""
+    masks: bool = False
+    """Images: their masks of classes are stored too, in the same frame, each pixel the nearest one's class."""
+    boxes: bool = False
+    """Images: the boxes around their objects are stored too, in the same frame, in stored pixels."""
+    modality: str = "image"
+
+
+class NormalizeConfig(LikeConfig):
     """The stored form of a sample. Tables need no settings."""
 
     size: int = Field(32, ge=4, le=4096)
     """Images: side in pixels of what is stored."""
     channels: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
     """Images: 1 (grey), 3 (RGB), the number of bands of arrays, or auto: as the train rows have them."""
-    fit: Fit = "crop"
-    """Images: what becomes of one that is no square: its middle, all of it in a black frame, or another aspect."""
     clip_percentiles: tuple[Percentile, Percentile] | Literal["auto"] | None = "auto"
     """Images: stored values that stand for black and white. auto is the range of uint8, and (0.1, 99.9) of the train
     rows for 16 bits and floats; null takes the whole range."""
@@ -61,7 +72,6 @@ class NormalizeConfig(Config):
     """Images: their captions are stored too, as tokens."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Images with captions."""
-    modality: str = "image"
 
     @model_validator(mode="after")
     def _sensible(self) -> NormalizeConfig:
@@ -78,13 +88,6 @@ class NormalizeConfig(Config):
         return TextShape(self.tokenizer.vocabulary_size, self.tokenizer.length) if self.captions else None
 
 
-class LikeConfig(Config):
-    """The section `normalize` where an encoder is there already and brings its own sizes and statistics."""
-
-    fit: Fit = "crop"
-    modality: str = "image"
-
-
 def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artifact, assigned: Artifact) -> Artifact:
     """Write `payload/*.arrow` (rows of the assignment, in its order) and `stats.json`; with captions, `tokenizer.json`.
 
@@ -97,7 +100,8 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     assert len(train), "assign leaves rows for train, or raises"
     vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
     texts = _Texts(config.tokenizer, ingested, assigned) if config.captions else None
-    shards = _store(out, ingested, rows, modality, vocabulary, config, texts)
+    targets = _targets(config, vocabulary, ingested, cleaned, rows)
+    shards = _store(out, ingested, rows, modality, vocabulary, config, texts, targets)
     stats = modality.fit(_train_payload(out, train), vocabulary, config)
     out.json(STATS_FILE, stats)
     measured: dict[str, Any] = {"train_rows": len(train), "shape": stats["shape"], "shards": shards}
@@ -105,6 +109,8 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
         with out.file(TOKENIZER_FILE) as path:
             path.write_text(texts.tokenizer.json(), encoding="utf-8")
         measured[CAPTIONS] = texts.measured()
+    if targets is not None:
+        measured |= targets.measured()
     return out.artifact(rows=len(rows), measured=measured)
 
 
@@ -120,9 +126,12 @@ def run_like(
     stats = adopted.json("encoder.json")["stats"]
     rows, is_train = _assignment(assigned)
     vocabulary = modality.recall(stats, iterate(ingested, "raw"), _measures(cleaned, rows))
-    shards = _store(out, ingested, rows, modality, vocabulary, config, None)
+    targets = _targets(config, vocabulary, ingested, cleaned, rows)
+    shards = _store(out, ingested, rows, modality, vocabulary, config, None, targets)
     out.json(STATS_FILE, stats)
-    measured = {"train_rows": int(is_train.sum()), "shape": stats["shape"], "shards": shards}
+    measured: dict[str, Any] = {"train_rows": int(is_train.sum()), "shape": stats["shape"], "shards": shards}
+    if targets is not None:
+        measured |= targets.measured()
     return out.artifact(rows=len(rows), measured=measured)
 
 
@@ -132,20 +141,31 @@ def _store(
     rows: np.ndarray,
     modality: Modality,
     vocabulary: Vocabulary,
-    config: NormalizeConfig | LikeConfig,
+    config: LikeConfig,
     texts: _Texts | None,
+    targets: StoredTargets | None,
 ) -> int:
     """Write `payload/*.arrow`; the number of shards."""
     writer = ShardWriter(out, "payload")
     for raw in select(ingested, "raw", rows):
-        for payload, numbers in _transformed(modality, raw, vocabulary, config):
-            columns = {ROW: numbers, PAYLOAD: tensor_array(payload)}
+        for payload, numbers, others in _transformed(modality, raw, vocabulary, config, targets):
+            columns = {ROW: numbers, PAYLOAD: tensor_array(payload), **others}
             if texts is not None:
                 columns[TOKENS] = texts.next_tokens(len(payload))
             writer.write(pa.table(columns))
             out.progress(int(np.searchsorted(rows, numbers[-1].as_py())) + 1, len(rows), "samples")
     writer.flush()
     return writer.count
+
+
+def _targets(
+    config: LikeConfig, vocabulary: Vocabulary, ingested: Artifact, cleaned: Artifact, rows: np.ndarray
+) -> StoredTargets | None:
+    if not (config.masks or config.boxes):
+        return None
+    from ssl_tasks.modalities.image.stored_targets import StoredTargets  # imports torch
+
+    return StoredTargets(config, vocabulary, ingested, cleaned, rows)
 
 
 class _Texts:
@@ -182,14 +202,19 @@ def _captions(ingested: Artifact, assigned: Artifact, *, train_only: bool) -> It
 
 
 def _transformed(
-    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig | LikeConfig
-) -> Iterator[tuple[np.ndarray, pa.ChunkedArray]]:
-    """Payloads and row numbers of one raw shard, in parts of bounded size: a small file can be a large picture."""
+    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: LikeConfig, targets: StoredTargets | None
+) -> Iterator[tuple[np.ndarray, pa.ChunkedArray, dict[str, pa.Array]]]:
+    """Payloads, row numbers and columns of targets of one raw shard, in parts of bounded size: a small file can be a
+    large picture."""
     first, count = 0, FIRST_ROWS
     while first < raw.num_rows:
         part = raw.slice(first, count)
-        payload = modality.transform(part, vocabulary, config)
-        yield payload, part[ROW]
+        others: dict[str, pa.Array] = {}
+        if targets is None:
+            payload = modality.transform(part, vocabulary, config)
+        else:
+            payload, others = targets.transform(part)
+        yield payload, part[ROW], others
         first += part.num_rows
         count = max(1, PART_BYTES * part.num_rows // max(1, payload.nbytes))
 

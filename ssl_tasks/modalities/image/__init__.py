@@ -2,7 +2,8 @@
 
 decoding.py, readers.py   bytes to upright pixels, whatever the format
 checking.py, looks.py   what is unusable; measures; prints for near duplicates
-resize.py               pixels to what is stored
+resize.py, placing.py   pixels to what is stored, and where each of them goes
+targets.py              masks and boxes, brought to the same frame
 statistics.py           quantiles, mean and deviation of stored train rows
 """
 
@@ -104,7 +105,7 @@ class ImageModality:
 
         def one(data: bytes | None) -> Any:
             assert data is not None, "clean has taken out what is missing"
-            return stored(decode(data, least=SPARE * size // 2).pixels, size, channels, depth, config.fit)
+            return stored(decode(data, least=spare(size)).pixels, size, channels, depth, config.fit)
 
         with quietly():
             images = list(payload_map(one, raw[PAYLOAD].to_pylist()))
@@ -149,6 +150,11 @@ class ImageModality:
 
 
 MODALITY = ImageModality()
+
+
+def spare(size: int) -> int:
+    """Least pixels a side that a JPEG is decoded to for a stored size."""
+    return SPARE * size // 2
 
 
 def _must_clip(stats: Stats) -> bool:

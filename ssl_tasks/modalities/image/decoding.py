@@ -120,7 +120,7 @@ def _jpeg(data: bytes, max_pixels: int | None, least: int) -> Picture:
         oddity = _harmless(error)
     if oddity or space == "CMYK":  # Pillow reads over oddities, and knows when inks are stored inverted
         return replace(_pillow(data, max_pixels), oddity=oddity)
-    return Picture(_turned(pixels, _orientation(data)))
+    return Picture(turned(pixels, _orientation(data)))
 
 
 def _header(data: bytes, max_pixels: int | None) -> str:
@@ -159,6 +159,18 @@ def _cut_jpeg(data: bytes, max_pixels: int) -> Picture:
     return Picture(simplejpeg.decode_jpeg(data, space, min_height=256, min_width=256, strict=False)[:, :, :3])
 
 
+def orientation(data: bytes) -> int:
+    """1 to 8, as EXIF has it: how `decode` turns an image of any format."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return _orientation(data)
+    if readers.find(data):  # which turn nothing
+        return 1
+    try:
+        return int(Image.open(io.BytesIO(data)).getexif().get(ORIENTATION, 1))
+    except BROKEN_EXIF:
+        return 1
+
+
 def _orientation(data: bytes) -> int:
     """1 to 8, as EXIF has it; looking for the mark first saves Pillow's parser on most files."""
     if b"Exif\0\0" not in data:
@@ -169,7 +181,7 @@ def _orientation(data: bytes) -> int:
         return 1
 
 
-def _turned(pixels: Pixels, orientation: int) -> Pixels:
+def turned(pixels: Pixels, orientation: int) -> Pixels:
     """Undo an EXIF orientation: (H, W, C) to upright."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.image.decoding import Pixels
+from ssl_tasks.modalities.image.placing import Fit, place
 
-Fit = Literal["crop", "pad", "stretch"]
 DEPTHS = ("uint8", "uint16", "float32")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow has it
 
@@ -80,17 +80,13 @@ def _sized(pixels: Pixels, size: int, fit: Fit) -> Pixels:
     height, width = pixels.shape[:2]
     if (height, width) == (size, size):
         return pixels
-    if fit == "stretch":
-        return _scaled(pixels, size, size)
-    if fit == "crop":
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return _scaled(pixels[top : top + side, left : left + side], size, size)
-    longer = max(height, width)
-    inside = _scaled(pixels, *(max(1, round(side * size / longer)) for side in (height, width)))
+    to = place(height, width, size, fit)
+    part = pixels[to.top : to.top + to.height, to.left : to.left + to.width]
+    inside = _scaled(part, to.out_height, to.out_width)
+    if inside.shape[:2] == (size, size):
+        return inside
     framed = np.zeros((size, size, pixels.shape[2]), pixels.dtype)
-    top, left = (round((size - side) / 2) for side in inside.shape[:2])
-    framed[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    framed[to.out_top : to.out_top + to.out_height, to.out_left : to.out_left + to.out_width] = inside
     return framed
 
 

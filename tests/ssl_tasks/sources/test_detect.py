@@ -99,12 +99,13 @@ def test_keys_that_mean_nothing_are_refused_with_the_reason(
 
 def test_every_key_means_something_somewhere() -> None:
     from ssl_tasks.sources.arrays import Arrays
+    from ssl_tasks.sources.dense_folders import DenseFolders
     from ssl_tasks.sources.folders import Folders
     from ssl_tasks.sources.records import Records
     from ssl_tasks.sources.tables import Tables
     from ssl_tasks.sources.tars import Tars
 
-    known = frozenset[str]().union(*(kind.keys for kind in (Arrays, Folders, Records, Tables, Tars)))
+    known = frozenset[str]().union(*(kind.keys for kind in (Arrays, DenseFolders, Folders, Records, Tables, Tars)))
     assert known == set(SourceConfig.model_fields) - {"path"}
 
 
