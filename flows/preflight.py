@@ -13,7 +13,7 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import TEST, TRAIN
+from ssl_tasks.schema import STATS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.transfer import data
@@ -163,15 +163,31 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
 
     if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
+    from ssl_tasks import methods
     from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer import further
     from ssl_tasks.transfer.base import Blueprint
     from ssl_tasks.transfer.students import build_student
 
     shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
-    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, **like)
+    pool = methods.pool(pretrain.method.options(), pretrain.modality)
+    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, pool=pool, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None
-    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
+    others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
+    checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
+
+
+def require_fitting_encoders(recipe: Recipe, normalized: Artifact | None = None) -> None:
+    """Refuse further encoders that are not there, or of data that was `normalized` otherwise."""
+    references = getattr(getattr(recipe, "transfer", None), "encoders", ())
+    if not references:
+        return
+    from ssl_tasks.transfer import further
+
+    found = further.read(references, recipe.store)
+    if normalized is not None:
+        further.check(found, normalized.json(STATS_FILE))
 
 
 def require_fitting_encoder(recipe: Recipe) -> None:
@@ -216,6 +232,7 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
         require_used_policies(recipe)
         require_fitting_method(recipe)
     if any(entry.name == "transfer" for entry in to_run):
+        require_fitting_encoders(recipe)
         require_fitting_strategies(recipe)
     if any(entry.name == "normalize" for entry in to_run):
         require_fitting_encoder(recipe)
@@ -235,6 +252,7 @@ class Check:
 CHECKS = (
     Check("adopt", "transfer", require_strategies_of_encoder),
     Check("ingest", "transfer", require_labels),
+    Check("normalize", "transfer", require_fitting_encoders),
     Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),

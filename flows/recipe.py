@@ -183,9 +183,39 @@ def build_recipe(data: Mapping[str, Any], *, where: str, stages: tuple[Stage, ..
     """
     model = recipe_model(stages or dag_of(data))
     try:
-        return model.model_validate(_resolve_paths(_share(data, model)))
+        return with_fingerprints(model.model_validate(_resolve_paths(_share(data, model))))
     except ValidationError as error:
         raise explain(error, model, where) from error
+
+
+def with_fingerprints(recipe: Recipe) -> Recipe:
+    """The recipe with the encoders of runs that `transfer.encoders` names by their fingerprints, which are hashed.
+
+    Raises:
+        RequestError: there is no such run, or it has no encoder.
+    """
+    transfer = getattr(recipe, "transfer", None)
+    given: tuple[str, ...] = getattr(transfer, "encoders", ())
+    found = tuple(_fingerprint(reference, recipe.store) for reference in given)
+    if transfer is None or found == given:
+        return recipe
+    return recipe.model_copy(update={"transfer": transfer.model_copy(update={"encoders": found})})
+
+
+def _fingerprint(reference: str, store: str) -> str:
+    from ssl_tasks.store.references import FINGERPRINT
+    from ssl_tasks.store.runs import find_run
+
+    if FINGERPRINT.fullmatch(reference.rstrip("/").rpartition("/objects/")[2]):
+        return reference
+    try:
+        record = find_run(open_to_read(store), reference)
+    except RequestError as error:
+        raise RequestError(f"transfer.encoders: {error}") from error
+    pretrain = [stage for stage in record.stages if stage.name == "pretrain" and stage.status in ("ran", "cached")]
+    if not pretrain:
+        raise RequestError(f"transfer.encoders: run {record.run_id} has trained no encoder; it is {record.state}")
+    return pretrain[0].fingerprint
 
 
 def default_store() -> str:

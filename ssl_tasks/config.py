@@ -48,10 +48,18 @@ def artifact_reference() -> Any:
     return Field(None, json_schema_extra={"artifact": True})
 
 
+def artifact_references() -> Any:
+    """As `artifact_reference`, for a tuple of any number of them."""
+    return Field((), json_schema_extra={"artifact": True})
+
+
 def _identity(config: type[BaseModel], field: str, value: Any) -> Any:
     extra = config.model_fields[field].json_schema_extra
-    is_reference = isinstance(extra, dict) and bool(extra.get("artifact"))
-    return value.rstrip("/").rpartition("/")[2] if is_reference else value
+    if not (isinstance(extra, dict) and extra.get("artifact")):
+        return value
+    if isinstance(value, list):
+        return [reference.rstrip("/").rpartition("/")[2] for reference in value]
+    return value.rstrip("/").rpartition("/")[2]
 
 
 def semantic(config: BaseModel) -> dict[str, Any]:

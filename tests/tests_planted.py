@@ -33,9 +33,10 @@ def commit(
     rows: int,
     parents: Sequence[Artifact] = (),
     measured: Mapping[str, Any] | None = None,
+    name: str = "",
 ) -> Artifact:
-    """An artifact with what `write` puts into it."""
-    fingerprint = hashlib.sha256(f"{stage} {store.uri}".encode()).hexdigest()
+    """An artifact with what `write` puts into it; give a second one of a stage a `name`."""
+    fingerprint = hashlib.sha256(f"{stage} {name or store.uri}".encode()).hexdigest()
     out = Output(store.uri, fingerprint, "attempt", stage)
     write(out)
     out.artifact(rows=rows, measured=measured)

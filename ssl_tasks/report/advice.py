@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import METRIC_TITLES, Line, judge, labels, percent, signed
+from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, Line, interval, judge, labels, percent, signed
 from ssl_tasks.transfer import strategy
 
 BASELINES = {
@@ -34,6 +34,7 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     sentences = [_sentence(lines) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
+    sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
     for name, rows in measured.get("capped", {}).items():
         sentences.append(f"{_title(name)} trained on {rows:,} rows at most (transfer.slow_rows).")
     failures = measured.get("warnings", [])
@@ -56,6 +57,16 @@ def _sentence(lines: Sequence[Line]) -> str:
     if open_:
         return f"{text}. Pretraining did not show to help there against {_listed(open_)}."
     return f"{text}; it was better than {_listed(beaten)}."
+
+
+def _against_counterpart(line: Line) -> str:
+    """Whether what the strategy adds to a simpler one is worth it."""
+    value, theirs = percent(line["pretrained"]), percent(line["counterpart_value"])
+    return (
+        f"With {labels(line)}, {strategy(line['strategy']).title} reached {value} on test and "
+        f"{strategy(line['counterpart']).title} {theirs}: {interval(line, 'counterpart_')}, "
+        f"{JUDGEMENTS[judge(line, 'counterpart_')]}."
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -8,12 +8,13 @@ seeds and test groups, and p-values corrected for the number of comparisons.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
@@ -44,6 +45,7 @@ from ssl_tasks.transfer.tables import (
 )
 
 if TYPE_CHECKING:
+    from ssl_tasks.transfer.base import FloatArray
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure
 
@@ -88,6 +90,21 @@ class TransferConfig(Options):
             if name == strategies_there_are.BASELINE:
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
         return _distinct(value)
+
+    @field_validator("strategies")
+    @classmethod
+    def _with_encoders(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        uses = {name: strategies_there_are.strategy(name).encoders for name in value}
+        several = [name for name, use in uses.items() if use == "several"]
+        given = info.data.get("encoders", ("refused",))
+        if several and not given:
+            raise ValueError(
+                f"{', '.join(several)} combine{'s' * (len(several) == 1)} encoders; name others beside the run's own "
+                "in transfer.encoders, as runs or as fingerprints of pretrain artifacts"
+            )
+        if value and info.data.get("encoders") and set(uses.values()) <= {"one"}:
+            raise ValueError(f"{', '.join(value)} use the run's own encoder only; leave out transfer.encoders")
+        return value
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -138,7 +155,7 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, evaluate, raw, results
+    from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
     from ssl_tasks.transfer.context import make_context
 
     labelled = data.load(split, config.labels_per_class)
@@ -151,10 +168,21 @@ def run(
     if config.raw_input:
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), pick(config.device, "transfer.device")
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, augment)
+    others = further.read(config.encoders, out.uri)
+    further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
+    out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
+    context = make_context(
+        config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment
+    )
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
-    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop)
+
+    @functools.lru_cache(maxsize=1)  # those of one method at a time
+    def features(method: str) -> list[FloatArray]:
+        weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
+        return [further.embed(one, weights, normalize, labelled.train, device) for one in others]
+
+    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric)
@@ -172,7 +200,8 @@ def run(
             "summary": summary,
             "metric": config.metric,
             "method": method,
-            "strategies": list(config.strategies),
+            "strategies": list(strategies_there_are.with_counterparts(config.strategies)),
+            **({"encoders": [method, *(one.name for one in others)]} if others else {}),
             "seeds": len(config.seeds),
             "classes": len(labelled.classes),
             "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
@@ -192,7 +221,8 @@ def _plan(config: TransferConfig) -> Plan:
 
     budgets = [Budget(fraction=fraction) for fraction in config.label_fractions]
     budgets += [Budget(per_class=count) for count in config.labels_per_class]
-    return Plan(config.strategies, budgets, config.seeds, config.metric, config.workers, config.slow_rows)
+    names = strategies_there_are.with_counterparts(config.strategies)
+    return Plan(names, budgets, config.seeds, config.metric, config.workers, config.slow_rows)
 
 
 def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:
@@ -203,7 +233,8 @@ def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequenc
 
 
 def _versions(config: TransferConfig) -> dict[str, int]:
-    names = [*config.strategies, strategies_there_are.BASELINE] if config.strategies else []
+    listed = strategies_there_are.with_counterparts(config.strategies)
+    names = [*listed, strategies_there_are.BASELINE] if listed else []
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 

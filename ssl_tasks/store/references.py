@@ -18,12 +18,10 @@ def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> 
     """The artifact that the recipe's `key` names; it becomes a parent of what `out` is for.
 
     Args:
-        reference: a fingerprint, or `<store>/objects/<fingerprint>`.
-        stage: which stage must have made it.
         role: what it is called among the parents.
 
     Raises:
-        RequestError: there is no such artifact, it is damaged, or another stage made it.
+        RequestError: as `find`.
     """
     found = find(reference, out.uri, key=key, stage=stage)
     out.read[role] = found.fingerprint
@@ -35,18 +33,19 @@ def find(reference: str, store: str, *, key: str, stage: str) -> Artifact:
 
     Args:
         reference: a fingerprint, or `<store>/objects/<fingerprint>`.
-        store: URI of where a fingerprint alone is looked up.
+        store: URI of the run's own store.
         stage: which stage must have made it.
 
     Raises:
-        RequestError: as `resolve`.
+        RequestError: there is no such artifact, it is damaged, or another stage made it.
     """
     uri, _, fingerprint = reference.rstrip("/").rpartition("/objects/")
+    place = uri or store
     if not FINGERPRINT.fullmatch(fingerprint):
         raise RequestError(
             f"{key}: {reference} is no fingerprint of an artifact, and not <store>/objects/<fingerprint>"
         )
-    found = _whole(Store(uri or store), fingerprint, key)  # not Store.open: a mistyped place is not made
+    found = _whole(Store(place), fingerprint, key)  # not Store.open: a mistyped place is not made
     if found.stage not in AS_GOOD_AS.get(stage, (stage,)):
         raise RequestError(f"{key}: {reference} is an artifact of {found.stage}, not of {stage}")
     return found

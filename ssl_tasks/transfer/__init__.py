@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
@@ -30,6 +31,13 @@ STRATEGIES = {
     "distill_logits": "ssl_tasks.transfer.distill_logits",
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
+    "concatenate": "ssl_tasks.transfer.concatenate",
+    "select_features": "ssl_tasks.transfer.select_features",
+    "weighted_encoders": "ssl_tasks.transfer.weighted_encoders",
+    "best_encoder": "ssl_tasks.transfer.best_encoder",
+    "uniform_soup": "ssl_tasks.transfer.uniform_soup",
+    "greedy_soup": "ssl_tasks.transfer.greedy_soup",
+    "best_tuned": "ssl_tasks.transfer.best_tuned",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""
@@ -41,6 +49,12 @@ BASELINE = "from_scratch"
 def names() -> list[str]:
     """The strategies that a recipe may list."""
     return sorted(name for name in STRATEGIES if name != BASELINE)
+
+
+def with_counterparts(listed: Sequence[str]) -> tuple[str, ...]:
+    """The strategies that a recipe lists, and after them those that they are compared with."""
+    counterparts = (strategy(name).counterpart for name in listed)
+    return tuple(dict.fromkeys([*listed, *(name for name in counterparts if name)]))
 
 
 def strategy(name: str) -> Strategy:

@@ -55,14 +55,22 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network."""
+    further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
+    """As `networks`, for each encoder of `transfer.encoders`, by its name."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
         return self.networks[self.method]()
 
+    def encoders(self) -> list[Callable[[], nn.Module]]:
+        """Makers of that network and of those of `transfer.encoders`: all trained, or all untrained."""
+        return [networks[self.method] for networks in (self.networks, *self.further.values())]
+
     def blueprint(self) -> Blueprint:
         """What strategies check before they are fitted."""
-        return Blueprint(self.build(0), self.options, self.student(0) if self.student else None)
+        student = self.student(0) if self.student else None
+        further = {name: next(iter(networks.values()))() for name, networks in self.further.items()}
+        return Blueprint(self.build(0), self.options, student, further)
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,8 @@ class Task:
     metric: str = "accuracy"
     """What is maximized on val."""
     context: Context | None = None
+    widths: Sequence[int] = ()
+    """Columns of each encoder, where rows are the embeddings by several of them side by side."""
 
     def val_score(self, scores: FloatArray) -> tuple[float, float]:
         """What to maximize over candidates: the metric on val, and log likelihood where that is equal."""
@@ -113,6 +123,8 @@ class Blueprint:
     options: Options
     student: nn.Module | None = None
     """That of `distill.student`, where it names one."""
+    further: Mapping[str, nn.Module] = field(default_factory=dict)
+    """Those of `transfer.encoders`, by name."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,13 @@ class Strategy:
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
     needs: Literal["embeddings", "payload"] = "embeddings"
+    encoders: Literal["one", "several", "any"] = "one"
+    """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
+
+    Embeddings are then those by all encoders side by side, `Task.widths` wide each.
+    """
+    counterpart: str | None = None
+    """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None

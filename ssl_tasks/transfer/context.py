@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.norms import sample, settle
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ssl_tasks.transfer.further import Further, Weights
     from ssl_tasks.transfer.options import Options
 
 NORM_BATCH = 256
@@ -31,6 +33,7 @@ def make_context(
     classes: Sequence[str],
     device: torch.device,
     stop: threading.Event,
+    further: Sequence[Further] = (),
     augment: Artifact | None = None,
 ) -> Context:
     """Read nothing yet.
@@ -39,6 +42,7 @@ def make_context(
         train: positions of all train rows.
         classes: their names, by number.
         stop: once it is set, `payload` raises `InterruptedError`.
+        further: encoders that are combined with this one.
         augment: whose policy views are drawn by; None takes that of the encoder's own training, found by its parents.
     """
     import torch
@@ -72,30 +76,38 @@ def make_context(
             pool = info.get("pool", "network")
             return build_backbone(info["backbone"], stem=info["stem"], pool=pool, seed=seed, **like)
 
+    def built(one: Further) -> nn.Module:
+        with building:
+            return one.build()
+
     def student(seed: int) -> nn.Module:
         with building:
             return build_student(options, seed=seed, **like)
 
-    def networks(weights: Literal["encoder", "initial"]) -> Callable[[], nn.Module]:
+    def networks(of: Artifact, weights: Weights, like: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
         def source() -> nn.Module:
-            network = load_encoder(pretrain, weights).backbone
+            network = load_encoder(of, weights).backbone
             if weights == "initial":
                 settle(network.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
             return network.cpu()
 
-        return _copies(source, lambda: build(0), building)
+        return _copies(source, like, building)
+
+    def both(of: Artifact, like: Callable[[], nn.Module]) -> dict[str, Callable[[], nn.Module]]:
+        return {info["method"]: networks(of, "encoder", like), RANDOM_INIT: networks(of, "initial", like)}
 
     return Context(
         payload=payload,
         augment=lambda batch, keys: kind.augment(batch, policy, keys),
         to_input=to_input,
         build=build,
-        networks={info["method"]: networks("encoder"), RANDOM_INIT: networks("initial")},
+        networks=both(pretrain, lambda: build(0)),
         train=train,
         options=options,
         student=student if options.distill.student else None,
         classes=classes,
         inputs=stats.get("columns", ()),
+        further={one.name: both(one.artifact, functools.partial(built, one)) for one in further},
     )
 
 

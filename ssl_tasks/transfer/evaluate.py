@@ -63,6 +63,7 @@ def evaluate(
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context | None,
     stop: threading.Event,
+    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
@@ -70,6 +71,7 @@ def evaluate(
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
         stop: set before the fits that still run are waited for, so that `context` can end them.
+        further: a method to embeddings by further encoders, for strategies that combine them with those of the method.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
@@ -77,14 +79,8 @@ def evaluate(
     with _one_thread_each(plan.workers, stop) as pool:
         runs = _Runs(pool, plan, data, budgets)
         for method, load in encoders.items():
-            features = load()
-            reused = replace(context, method=method, features=features) if context else None
-            for names in _by_preparation(plan.strategies, method):
-                found = strategy(names[0])
-                rows = positions if found.needs == "payload" else found.prepare(features[data.train])(features)
-                waiting = [runs.submit(strategy(name), method, rows, reused) for name in names]
-                everything += [result for collect in waiting for result in collect()]
-            del features, reused, rows, waiting  # else two encoders' are held while the next one's are loaded
+            reused = replace(context, method=method) if context else None
+            everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
         scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if context else []
         if context:
             everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, context)()]
@@ -111,8 +107,8 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if found.needs == "embeddings" or method != RAW_INPUT:
-            groups.setdefault((found.needs, found.prepare), []).append(name)
+        if (found.needs == "embeddings" and found.encoders == "one") or method != RAW_INPUT:
+            groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
 
@@ -123,8 +119,34 @@ class _Runs:
     data: Labelled
     budgets: Mapping[tuple[Budget, int], IntArray]
 
+    def on_encoder(
+        self,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> list[Fit | Failure]:
+        """The fits of all strategies on one encoder."""
+        positions, done = np.arange(len(features)), list[Fit | Failure]()
+        reused = replace(context, features=features) if context else None
+        for names in _by_preparation(self.plan.strategies, method):
+            found = strategy(names[0])
+            is_wide = found.needs == "embeddings" and found.encoders != "one"
+            parts = [features, *(further(method) if is_wide else ())]
+            together = np.hstack(parts) if is_wide else features
+            rows = positions if found.needs == "payload" else found.prepare(together[self.data.train])(together)
+            widths = [part.shape[1] for part in parts]
+            waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
+            done += [result for collect in waiting for result in collect()]
+        return done
+
     def submit(
-        self, found: Strategy, method: str, rows: FloatArray | IntArray, context: Context | None
+        self,
+        found: Strategy,
+        method: str,
+        rows: FloatArray | IntArray,
+        context: Context | None,
+        widths: Sequence[int] = (),
     ) -> Callable[[], list[Fit | Failure]]:
         """Start the fits of one strategy on one encoder; what is returned waits for them."""
         futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
@@ -135,7 +157,9 @@ class _Runs:
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in futures:
                 given = context if found.needs == "payload" else None
-                futures[key] = self.pool.submit(_attempt, found, rows, kept, seed, self.data, self.plan.metric, given)
+                futures[key] = self.pool.submit(
+                    _attempt, found, rows, kept, seed, self.data, self.plan.metric, given, widths
+                )
 
         def collect() -> list[Fit | Failure]:
             told: set[tuple[bytes, int]] = set()
@@ -171,6 +195,7 @@ def _attempt(
     data: Labelled,
     metric: str,
     context: Context | None,
+    widths: Sequence[int],
 ) -> _Done | str:
     """Fit and score the labelled test rows, or the error's text."""
     began = time.monotonic()
@@ -184,6 +209,7 @@ def _attempt(
         seed=seed,
         metric=metric,
         context=context,
+        widths=widths,
     )
     try:
         prediction = found.fit(task)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from ssl_tasks.config import Config
+from ssl_tasks.config import Config, artifact_references
 
 Rate = Annotated[float, Field(gt=0)]
 Rates = Annotated[tuple[Rate, ...], Field(min_length=1)]
@@ -74,11 +74,29 @@ class Net2NetConfig(Config):
     """Blocks that are put at the end of each stage."""
 
 
+class SoupConfig(Config):
+    """What model soups are made of: networks that are fine-tuned from each encoder as section `tune` says."""
+
+    orders: int = Field(1, ge=1)
+    """Fits of each learning rate of `tune`: batches in another order, and other views."""
+
+
 class Options(Config):
     """What strategies that train networks are told; `TransferConfig` is one."""
+
+    encoders: tuple[str, ...] = artifact_references()
+    """Further encoders for the strategies that combine several: runs, or fingerprints or URIs of pretrain artifacts."""
 
     scratch: ScratchConfig = ScratchConfig()
     tune: TuneConfig = TuneConfig()
     net2net: Net2NetConfig = Net2NetConfig()
     distill: DistillConfig = DistillConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
+    soup: SoupConfig = SoupConfig()
+
+    @field_validator("encoders")
+    @classmethod
+    def _once_each(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(value) or len(set(value)) < len(value):
+            raise ValueError("name each encoder once")
+        return value

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, TRANSFER
 from ssl_tasks.store import Output
+from ssl_tasks.transfer import strategy as strategy_of
 from ssl_tasks.transfer.bootstrap import (
     Float,
     holm,
@@ -120,12 +121,20 @@ def _pairs(
 ) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
     """What is compared with what: columns that name it, and for each seed the numbers of two fits."""
     for (strategy, of, budget), ours in cells.items():
-        for baseline in BASELINES if of == method else ():
-            theirs = cells.get((baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, baseline, budget), {})
+        for baseline, key in _baselines(strategy, method) if of == method else ():
+            theirs = cells.get((*key, budget), {})
             sides = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
             if sides:
                 about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
                 yield {**about, "baseline": baseline}, sides
+
+
+def _baselines(name: str, method: str) -> Iterator[tuple[str, tuple[str, str]]]:
+    """What the fits of a strategy are compared with: a name, and whose fits those are (strategy and method)."""
+    for baseline in BASELINES:
+        yield baseline, (baseline if baseline in (FROM_SCRATCH, MAJORITY) else name, baseline)
+    if counterpart := strategy_of(name).counterpart:
+        yield counterpart, (counterpart, method)
 
 
 def _difference(
@@ -176,7 +185,9 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
 
     `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
     `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
-    reached on val. A budget without a fit of `random_init` or of `from_scratch` has no line.
+    reached on val. `counterpart` names the strategy that a strategy is meant to beat on the same encoder, where there
+    is one; `counterpart_value` is what it reached. A budget without a fit of `random_init` or of `from_scratch` has no
+    line.
     """
     values: dict[Key, list[Fit]] = defaultdict(list)
     for fit in fits:
@@ -201,9 +212,10 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
         }
         val = [fit.chosen[f"val_{metric}"] for fit in ours if f"val_{metric}" in fit.chosen]
         line |= {"val": float(np.mean(val))} if val else {}
+        theirs = dict(_baselines(strategy, method))
         for baseline, row in found.items():
-            name, prefix = baseline if baseline in (FROM_SCRATCH, MAJORITY) else strategy, PREFIXES[baseline]
-            line[baseline] = _mean(values[name, baseline, budget], metric)
+            prefix, value = PREFIXES.get(baseline, "counterpart_"), _mean(values[*theirs[baseline], budget], metric)
+            line |= {baseline: value} if baseline in PREFIXES else {"counterpart": baseline, "counterpart_value": value}
             line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
             line[f"{prefix}p"] = row["p_holm"]
         lines.append(line)

@@ -70,8 +70,9 @@ def task(found: Strategy) -> Task:
         rows, given = np.arange(150), context(values)
     else:
         rows, given = found.prepare(values[TRAIN])(values), None
+    widths = (6,) if found.encoders == "one" else (4, 2)
     return Task(
-        rows[TRAIN], labels[TRAIN], rows[VAL], labels[VAL], rows[TEST], CLASSES, seed=0, context=given
+        rows[TRAIN], labels[TRAIN], rows[VAL], labels[VAL], rows[TEST], CLASSES, seed=0, context=given, widths=widths
     )  # fmt: skip
 
 

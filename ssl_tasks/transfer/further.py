@@ -1,0 +1,108 @@
+"""Further encoders that a transfer combines with the run's own: `transfer.encoders`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.norms import sample, settle
+from ssl_tasks.store.references import find
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ssl_tasks.encoder import EncoderInfo
+    from ssl_tasks.transfer.base import FloatArray, IntArray
+
+KEY = "transfer.encoders"
+BATCH = 256
+"""Rows of one forward pass."""
+Weights = Literal["encoder", "initial"]
+
+
+@dataclass(frozen=True)
+class Further:
+    """One of them."""
+
+    artifact: Artifact
+    info: EncoderInfo
+
+    @property
+    def name(self) -> str:
+        """Its method and the start of its fingerprint."""
+        return f"{self.info.method} {self.artifact.fingerprint[:8]}"
+
+    def build(self) -> nn.Module:
+        """Its architecture, with weights that nobody trained."""
+        from ssl_tasks.backbones import build_backbone
+
+        info = self.info
+        like: dict[str, Any] = {"modality": info.modality, "input_shape": info.input_shape}
+        return build_backbone(info.backbone, stem=info.stem, pool=info.pool, seed=info.seed, **like)
+
+
+def read(references: Sequence[str], store: str) -> list[Further]:
+    """The pretrain artifacts that `transfer.encoders` names.
+
+    Args:
+        references: fingerprints, or `<store>/objects/<fingerprint>`.
+        store: URI of the run's own store.
+
+    Raises:
+        RequestError: there is no such artifact, it is damaged, or no encoder.
+    """
+    from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo
+
+    artifacts = [find(reference, store, key=KEY, stage="pretrain") for reference in references]
+    return [Further(one, EncoderInfo.model_validate(one.json(ENCODER_FILE))) for one in artifacts]
+
+
+def check(found: Sequence[Further], stats: Mapping[str, Any], own: str = "") -> None:
+    """Refuse encoders that cannot be combined with the run's own on data of these statistics.
+
+    Args:
+        own: fingerprint of the run's own pretrain artifact, where it is known.
+
+    Raises:
+        RequestError: one is the run's own, or was trained on data that was normalized otherwise.
+    """
+    for one in found:
+        if one.artifact.fingerprint == own:
+            raise RequestError(f"{KEY}: {one.name} is the run's own encoder, which takes part anyway; leave it out")
+        differing = sorted(key for key in {*one.info.stats, *stats} if one.info.stats.get(key) != stats.get(key))
+        if differing:
+            raise RequestError(
+                f"{KEY}: {one.name} was trained on data that was normalized otherwise ({', '.join(differing)} differ); "
+                "pretrain it on this recipe's data stages, as pretextflow compare does, or leave it out"
+            )
+
+
+def embed(one: Further, weights: Weights, normalize: Artifact, train: IntArray, device: torch.device) -> FloatArray:
+    """(N, D) embeddings of all rows in payload order, as the stage embed gives them for the run's own encoder.
+
+    Raises:
+        StageError: an embedding is not finite.
+    """
+    import torch
+
+    from ssl_tasks.encoder import encode, load_encoder
+    from ssl_tasks.shards import Shards
+
+    shards = Shards.open(normalize)
+    encoder = load_encoder(one.artifact, weights).to(device).eval()
+    if weights == "initial":
+        settle(encoder, lambda rows: torch.from_numpy(shards.take(rows)).to(device), sample(train), BATCH)
+    parts = []
+    for start in range(0, len(shards), BATCH):
+        positions = np.arange(start, min(start + BATCH, len(shards)))
+        parts.append(encode(encoder, torch.from_numpy(shards.take(positions))).numpy())
+    features: FloatArray = np.concatenate(parts).astype(np.float64)
+    if not np.isfinite(features).all():
+        raise StageError(f"{KEY}: {one.name}: an embedding is not finite")
+    return features

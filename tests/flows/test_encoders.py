@@ -1,0 +1,104 @@
+"""`transfer.encoders`: runs become fingerprints, and what cannot be combined is refused before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests_planted import commit
+
+from flows.plan import make_plan
+from flows.preflight import CHECKS, check_request
+from flows.recipe import Recipe, load_recipe
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.errors import RequestError
+from ssl_tasks.store import Store
+from ssl_tasks.store.runs import RunRecord, StageRecord, save_run
+
+FINGERPRINT = "ab" * 32
+RUN = "20261128-101112-digits-12ef"
+INFO: dict[str, Any] = {
+    "method": "byol",
+    "backbone": "test_resnet",
+    "stem": "auto",
+    "modality": "image",
+    "input_shape": [1, 8, 8],
+    "stats": {"mean": [0.5]},
+    "num_features": 128,
+    "steps": 3,
+    "precision": "fp32",
+    "seed": 0,
+}
+
+
+def recipe(store: Store, *encoders: str, strategy: str = "concatenate") -> Recipe:
+    named = ", ".join(f"'{encoder}'" for encoder in encoders)
+    return load_recipe("digits", [f"transfer.strategies=[{strategy}]", f"transfer.encoders=[{named}]"], store=store.uri)
+
+
+def encoder(store: Store, **changes: Any) -> str:
+    info = INFO | changes
+    return commit(store, "pretrain", lambda out: out.json("encoder.json", info), 9, name=str(changes)).fingerprint
+
+
+def add_run(store: Store, status: Any) -> None:
+    stage = StageRecord(name="pretrain", status=status, fingerprint=FINGERPRINT, reason="")
+    save_run(store, RunRecord(run_id=RUN, name="digits", recipe={}, state="failed", stages=[stage]))
+
+
+@pytest.mark.parametrize("status", ["ran", "cached"])
+@pytest.mark.parametrize("reference", [RUN, RUN[:-3]])
+def test_a_run_stands_for_its_encoder(store: Store, reference: str, status: str) -> None:
+    add_run(store, status)
+    made = recipe(store, reference)
+    assert made.to_dict()["transfer"]["encoders"] == [FINGERPRINT]
+    plain = recipe(store, FINGERPRINT)
+    fingerprints = [[entry.fingerprint for entry in make_plan(one, store)] for one in (made, plain)]
+    assert fingerprints[0] == fingerprints[1]
+
+
+def test_fingerprints_and_uris_stay(store: Store, tmp_path: Path) -> None:
+    uri = f"{tmp_path}/elsewhere/objects/{FINGERPRINT}"
+    assert recipe(store, uri).to_dict()["transfer"]["encoders"] == [uri]
+
+
+def test_runs_that_are_not_there_or_have_no_encoder_are_refused(store: Store) -> None:
+    with pytest.raises(RequestError, match=r"transfer\.encoders: run nothing: not in the store"):
+        recipe(store, "nothing")
+    add_run(store, "failed")
+    with pytest.raises(RequestError, match=rf"transfer\.encoders: run {RUN} has trained no encoder; it is failed"):
+        recipe(store, RUN)
+
+
+def check(made: Recipe, store: Store) -> None:
+    check_request(made, [entry for entry in make_plan(made, store) if entry.name == "transfer"])
+
+
+def test_missing_artifacts_and_other_architectures_are_refused_before_anything_runs(store: Store) -> None:
+    with pytest.raises(RequestError, match=r"transfer\.encoders: there is no artifact"):
+        check(recipe(store, FINGERPRINT), store)
+    check(recipe(store, encoder(store), strategy="greedy_soup"), store)
+    vit = encoder(store, backbone="test_vit", method="mae")
+    check(recipe(store, vit), store)  # features of another width can stand beside the run's own
+    with pytest.raises(
+        RequestError, match=r"transfer\.encoders: mae \w{8} is no network of the run's own architecture"
+    ):
+        check(recipe(store, vit, strategy="uniform_soup"), store)
+
+
+def test_another_normalization_is_refused_once_the_data_is_normalized(store: Store) -> None:
+    checks = [entry.check for entry in CHECKS if (entry.after, entry.stage) == ("normalize", "transfer")]
+
+    def after(mean: float) -> None:
+        measured = {"shape": [8, 8, 1]}
+        stats = {"mean": [mean]}
+        normalized: Artifact = commit(
+            store, "normalize", lambda out: out.json("stats.json", stats), 9, measured=measured, name=str(mean)
+        )
+        for each in checks:
+            each(recipe(store, encoder(store)), normalized)
+
+    after(0.5)
+    with pytest.raises(RequestError, match=r"transfer\.encoders: byol \w{8} .* normalized otherwise \(mean differ\)"):
+        after(0.25)

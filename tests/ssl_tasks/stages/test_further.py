@@ -1,0 +1,264 @@
+"""The transfer stage with further encoders: networks that each see one half of the input, or noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from tests_planted import WIDTH, commit, planted, split_table
+from torch import nn
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.backbones import build_backbone
+from ssl_tasks.encoder import save_weights
+from ssl_tasks.errors import RequestError
+from ssl_tasks.materialize import materialize
+from ssl_tasks.report.advice import advice
+from ssl_tasks.schema import PAYLOAD, ROW
+from ssl_tasks.shards import ShardWriter, tensor_array
+from ssl_tasks.stages.embed import STAGE as EMBED
+from ssl_tasks.stages.transfer import STAGE, TransferConfig
+from ssl_tasks.store import Output, Store
+from ssl_tasks.store.collect import collect
+from ssl_tasks.store.runs import RunRecord, save_run
+from ssl_tasks.transfer import further
+from ssl_tasks.transfer.data import embeddings, load
+
+ROWS = 400
+SMALL: dict[str, Any] = {
+    "label_fractions": [0.2, 1.0],
+    "seeds": 2,
+    "bootstrap": 200,
+    "raw_input": False,
+    "scratch": {"steps": 4, "learning_rates": [0.01]},
+    "tune": {"steps": 20, "learning_rates": [0.003, 0.01]},
+}
+COMBINED = ("concatenate", "select_features", "weighted_encoders")
+Made = dict[str, Artifact]
+
+
+def network(columns: slice, seed: int, backbone: str = "mlp:16x2") -> nn.Module:
+    """One that sees these columns of the input only."""
+    made = build_backbone(backbone, modality="tabular", input_shape=(WIDTH,), seed=seed)
+    first = next(made.parameters())
+    with torch.no_grad():
+        kept = first[:, columns].clone()
+        first.zero_()
+        first[:, columns] = kept
+    return made
+
+
+def encoder(
+    made: Made, columns: slice, seed: int, method: str = "scarf", backbone: str = "mlp:16x2", **stats: Any
+) -> Artifact:
+    """A pretrain artifact whose trained network sees `columns`, and whose untrained one sees the last, a noise."""
+    info = made["pretrain"].json("encoder.json") | {"method": method, "backbone": backbone, "seed": seed}
+    info["stats"] = info["stats"] | stats
+
+    def weights(name: str, of: nn.Module) -> Callable[[Output], None]:
+        def write(out: Output) -> None:
+            with out.file(f"{name}.safetensors") as path:
+                save_weights(of, path)
+
+        return write
+
+    def write(out: Output) -> None:
+        out.json("encoder.json", info)
+        weights("encoder", network(columns, seed, backbone))(out)
+        weights("initial", network(slice(WIDTH - 1, WIDTH), seed, backbone))(out)
+
+    parents = [made[name] for name in ("normalize", "split", "augment")]
+    key = f"{made['split'].uri} {method} {columns} {seed} {backbone} {stats}"
+    return commit(made["normalize"].store, "pretrain", write, ROWS, parents, name=key)
+
+
+@pytest.fixture
+def made(store: Store) -> Made:
+    """Column 0 tells the first class from the others, column 3 the second; the own encoder sees 0 to 2."""
+    found = planted(store, rows=ROWS)
+    random = np.random.default_rng(5)
+    labels = random.integers(0, 3, ROWS)
+    values = random.normal(size=(ROWS, WIDTH)).astype(np.float32)
+    values[:, 0] += 3.0 * (labels == 0)
+    values[:, 3] += 3.0 * (labels == 1)
+    stats = found["normalize"].json("stats.json")
+
+    def write(out: Output) -> None:
+        writer = ShardWriter(out, "payload", max_rows=64)
+        writer.write(pa.table({ROW: np.arange(ROWS), PAYLOAD: tensor_array(values)}))
+        writer.flush()
+        out.json("stats.json", stats)
+
+    found["normalize"] = commit(store, "normalize", write, ROWS, [found["ingest"], found["assign"]], name="signal")
+    splits = random.choice(["train", "val", "test"], ROWS, p=[0.4, 0.2, 0.4]).tolist()
+    found["split"] = split(found, [("cat", "dog", "owl")[number] for number in labels], splits)
+    found["pretrain"] = encoder(found, slice(0, 3), 1)
+    return with_embeddings(found)
+
+
+def split(made: Made, labels: list[str], splits: list[str], name: str = "signal") -> Artifact:
+    table, parents = split_table(labels, splits), [made["ingest"], made["assign"]]
+    return commit(
+        made["ingest"].store, "split", lambda out: out.table("splits.parquet", table), ROWS, parents, name=name
+    )
+
+
+def with_embeddings(made: Made) -> Made:
+    parents = {name: made[name] for name in EMBED.inputs}
+    fingerprint = EMBED.fingerprint(EMBED.config(), {name: parent.fingerprint for name, parent in parents.items()})
+    embed = materialize(made["split"].store, EMBED, EMBED.config(), parents, fingerprint=fingerprint).artifact
+    return {**made, "embed": embed}
+
+
+def transfer(made: Made, others: list[Artifact], **config: Any) -> Artifact:
+    parsed = TransferConfig.model_validate({**SMALL, "encoders": [one.fingerprint for one in others], **config})
+    parents = {name: made[name] for name in STAGE.inputs}
+    fingerprint = STAGE.fingerprint(parsed, {name: parent.fingerprint for name, parent in parents.items()})
+    return materialize(made["split"].store, STAGE, parsed, parents, fingerprint=fingerprint, force=True).artifact
+
+
+def line(found: Artifact, strategy: str, fraction: float = 1.0) -> dict[str, Any]:
+    (only,) = (
+        entry
+        for entry in found.measured["summary"]
+        if (entry["strategy"], entry["label_fraction"]) == (strategy, fraction)
+    )
+    return dict(only)
+
+
+def test_encoders_that_see_different_things_beat_the_best_one_and_untrained_ones(made: Made) -> None:
+    other = encoder(made, slice(3, 6), 2, "vicreg")
+    found = transfer(made, [other], strategies=COMBINED)
+    best = line(found, "best_encoder")
+    for name in COMBINED:
+        entry = line(found, name)
+        assert entry["counterpart"] == "best_encoder"
+        assert entry["counterpart_value"] == best["pretrained"]
+        assert entry["pretrained"] > best["pretrained"] + 0.05
+        assert entry["counterpart_difference"] == pytest.approx(entry["pretrained"] - best["pretrained"])
+        assert 0 < entry["counterpart_low"] <= entry["counterpart_difference"] <= entry["counterpart_high"]
+        assert entry["random_init"] < 0.5
+        assert entry["low"] > 0.2
+    assert "counterpart" not in best
+    assert found.measured["encoders"] == ["scarf", f"vicreg {other.fingerprint[:8]}"]
+    assert found.manifest.parents["encoder 1"] == other.fingerprint
+    told = [text for text in advice(found.measured) if "a linear probe on the encoder that is best on val" in text]
+    assert any(text.startswith("With all labels") and text.endswith("better.") for text in told)
+
+
+def test_an_encoder_of_noise_gets_next_to_no_weight_and_no_choice(made: Made) -> None:
+    found = transfer(made, [encoder(made, slice(5, 6), 3)], strategies=["weighted_encoders"], label_fractions=[1.0])
+    chosen = {
+        (row["strategy"], row["name"]): row["value"]
+        for row in found.table("choices.parquet").to_pylist()
+        if row["method"] == "scarf"
+    }
+    assert chosen["weighted_encoders", "weight 0"] > 0.9
+    assert chosen["best_encoder", "encoder"] == 0
+
+
+def test_rows_are_embedded_as_the_stage_embed_does(made: Made) -> None:
+    (one,) = further.read([made["pretrain"].fingerprint], made["split"].uri)
+    rows = load(made["split"])
+    for weights, name in (("encoder", "pretrained"), ("initial", "random_init")):
+        theirs = embeddings(made["embed"], f"embeddings/{name}.parquet", rows.splits)
+        ours = further.embed(one, weights, made["normalize"], rows.train, torch.device("cpu"))  # type: ignore[arg-type]
+        assert np.array_equal(ours, theirs)
+
+
+def test_labels_of_test_rows_change_nothing_that_is_fitted(made: Made) -> None:
+    other = encoder(made, slice(3, 6), 2)
+    table = made["split"].table("splits.parquet")
+    labels, splits = table["label"].to_pylist(), table["split"].to_pylist()
+    turned = {"cat": "dog", "dog": "owl", "owl": "cat"}
+    wrong = [turned[label] if name == "test" else label for label, name in zip(labels, splits, strict=True)]
+    settings: dict[str, Any] = {"strategies": [*COMBINED, "greedy_soup", "uniform_soup"], "label_fractions": [1.0]}
+    first = transfer(made, [other], **settings)
+    second = transfer({**made, "split": split(made, wrong, splits, "wrong")}, [other], **settings)
+    for found in (first, second):
+        assert {"best_encoder", "best_tuned"} <= set(found.table("choices.parquet")["strategy"].to_pylist())
+    assert first.table("choices.parquet").equals(second.table("choices.parquet"))
+    predicted = [found.table("predictions.parquet").select(["predicted", "confidence"]) for found in (first, second)]
+    assert predicted[0].equals(predicted[1])
+    assert line(first, "concatenate")["pretrained"] > line(second, "concatenate")["pretrained"] + 0.3
+
+
+def test_equal_bytes_with_any_number_of_workers(made: Made) -> None:
+    other = encoder(made, slice(3, 6), 2)
+    settings: dict[str, Any] = {"strategies": ["select_features", "greedy_soup"], "label_fractions": [1.0]}
+    first = transfer(made, [other], workers=1, **settings).manifest.data_checksum
+    assert transfer(made, [other], workers=3, **settings).manifest.data_checksum == first
+
+
+def test_soups_need_no_further_encoder(made: Made) -> None:
+    found = transfer(made, [], strategies=["greedy_soup"], label_fractions=[1.0])
+    assert line(found, "greedy_soup")["counterpart"] == "best_tuned"
+    assert "encoders" not in found.measured
+    assert found.measured["strategies"] == ["greedy_soup", "best_tuned"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "changes", "strategies", "message"),
+    [
+        (slice(0, 3), {}, COMBINED, "scarf .* is the run's own encoder"),
+        (slice(3, 6), {"std": [2.0] * WIDTH}, COMBINED, r"scarf .* normalized otherwise \(std differ\)"),
+        (slice(3, 6), {"backbone": "mlp:8x2"}, ["greedy_soup"], "scarf .* architecture"),
+    ],
+)
+def test_an_encoder_that_does_not_go_with_the_run_is_refused_by_name(
+    made: Made, columns: slice, changes: dict[str, Any], strategies: list[str], message: str
+) -> None:
+    with pytest.raises(RequestError, match=rf"transfer\.encoders: {message}"):
+        transfer(made, [encoder(made, columns, 1, **changes)], strategies=strategies)
+
+
+def test_other_widths_can_be_concatenated(made: Made) -> None:
+    other = encoder(made, slice(3, 6), 2, backbone="mlp:8x2")
+    entry = line(transfer(made, [other], strategies=["concatenate"], label_fractions=[1.0]), "concatenate")
+    assert entry["counterpart_low"] > 0
+
+
+@pytest.mark.parametrize("reference", ["0" * 64, "nonsense", "elsewhere"])
+def test_what_is_not_there_or_no_encoder_is_refused(made: Made, tmp_path: Path, reference: str) -> None:
+    given = f"{tmp_path / 'other'}/objects/{'0' * 64}" if reference == "elsewhere" else reference
+    with pytest.raises(RequestError, match=r"transfer\.encoders: "):
+        transfer(made, [], encoders=[given], strategies=["concatenate"])
+    with pytest.raises(RequestError, match=r"transfer\.encoders: .* is an artifact of embed"):
+        transfer(made, [made["embed"]], strategies=["concatenate"])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"strategies": ["concatenate"]}, "concatenate combines encoders; name others .* in transfer.encoders"),
+        ({"strategies": ["knn", "best_encoder"]}, "best_encoder combines encoders"),
+        ({"strategies": ["knn"], "encoders": ["a"]}, "knn use the run's own encoder only; leave out transfer.encoders"),
+    ],
+)
+def test_encoders_and_strategies_that_do_not_go_together_are_refused(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TransferConfig.model_validate(config)
+
+
+def test_where_a_store_is_makes_no_difference_to_the_fingerprint() -> None:
+    here, there = (
+        TransferConfig.model_validate({"strategies": ["concatenate"], "encoders": [place + "0" * 64]})
+        for place in ("", "s3://bucket/store/objects/")
+    )
+    parents = dict.fromkeys(STAGE.inputs, "x")
+    assert STAGE.fingerprint(here, parents) == STAGE.fingerprint(there, parents)
+    other = TransferConfig.model_validate({"strategies": ["concatenate"], "encoders": ["1" * 64]})
+    assert STAGE.fingerprint(here, parents) != STAGE.fingerprint(other, parents)
+
+
+def test_encoders_that_a_failed_run_names_are_kept(made: Made) -> None:
+    store, other = made["split"].store, encoder(made, slice(3, 6), 2)
+    recipe = {"transfer": {"encoders": [f"{store.uri}/objects/{other.fingerprint}"]}}
+    save_run(store, RunRecord(run_id="20260101-000000-x-aaaa", name="x", recipe=recipe, state="failed", stages=[]))
+    assert other.fingerprint not in collect(store, dry_run=True).artifacts
+    assert made["pretrain"].fingerprint in collect(store, dry_run=True).artifacts
