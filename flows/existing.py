@@ -16,7 +16,7 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.policy import BASE, Policy, Views
 from ssl_tasks.schema import VIEWS_FILE
-from ssl_tasks.stages.normalize import LikeConfig
+from ssl_tasks.stages.normalize import LikeConfig, NormalizeConfig
 from ssl_tasks.store import Store
 from ssl_tasks.store.references import find, parent
 from ssl_tasks.store.runs import find_run, run_ids
@@ -39,6 +39,7 @@ def transfer_recipe(encoder: str, data: str, overrides: Sequence[str] = (), *, s
     """
     from flows.dag import TRANSFER
 
+    _refuse_normalization(overrides)
     is_recipe = _is_recipe(data)
     values = read_recipe(data if is_recipe else FOR_PATHS)
     fields = recipe_model(TRANSFER).model_fields
@@ -51,7 +52,9 @@ def transfer_recipe(encoder: str, data: str, overrides: Sequence[str] = (), *, s
         kept["ingest"] = {**kept["ingest"], "path": data}
     where = f"transfer to {data}"
     of_store = {name: kept[name] for name in ("name", "store") if name in kept} | {ADOPT: {"encoder": "-"}}
-    place = lay_over(of_store, [text for text in overrides if text.startswith("store=")], where=where, store=store).store
+    place = lay_over(
+        of_store, [text for text in overrides if text.startswith("store=")], where=where, store=store
+    ).store
     reference = locate(encoder, place)
     ours = None if parse(reference) else find(reference, place, key=KEY, stage="pretrain")
     if ours is not None and not is_recipe:
@@ -80,7 +83,9 @@ def locate(encoder: str, uri: str) -> str:
         return find(matches[0], uri, key=f"encoder {encoder}", stage="pretrain").fingerprint
     if matches:
         raise RequestError(f"encoder {encoder}: {len(matches)} fingerprints start with this; give more digits")
-    raise RequestError(f"encoder {encoder}: there is no run, artifact or folder of this name in {store.uri}; name {FORMS}")
+    raise RequestError(
+        f"encoder {encoder}: there is no run, artifact or folder of this name in {store.uri}; name {FORMS}"
+    )
 
 
 def _of_run(store: Store, text: str) -> str:
@@ -89,6 +94,17 @@ def _of_run(store: Store, text: str) -> str:
     if not made:
         raise RequestError(f"encoder {text}: the run {record.run_id} has no encoder yet; it is {record.state}")
     return made[0].fingerprint
+
+
+def _refuse_normalization(overrides: Sequence[str]) -> None:
+    """What a recipe's own section says is left out: it is of another encoder. What is asked for here is not."""
+    for text in overrides:
+        section, _, key = text.partition("=")[0].strip().partition(".")
+        if section == "normalize" and key in NormalizeConfig.model_fields and key not in LikeConfig.model_fields:
+            raise RequestError(
+                f"normalize.{key}: the encoder brings its own normalization; leave it out (adopt.size, adopt.mean and "
+                "adopt.std are for an encoder from elsewhere)"
+            )
 
 
 def _is_recipe(data: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -164,15 +164,22 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
     if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
     from ssl_tasks import methods
-    from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.transfer import further
-    from ssl_tasks.transfer.base import Blueprint
-    from ssl_tasks.transfer.students import build_student
 
     shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
     pool = methods.pool(pretrain.method.options(), pretrain.modality)
-    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, pool=pool, **like)
+    _check_strategies(recipe, {"name": pretrain.backbone, "stem": pretrain.stem, "pool": pool}, like)
+
+
+def _check_strategies(recipe: Recipe, network: Mapping[str, Any], like: Mapping[str, Any]) -> None:
+    """Args: network: what `build_backbone` is told of the encoder; like: what it is told of its inputs."""
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer import checks, further
+    from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.students import build_student
+
+    transfer: Any = getattr(recipe, "transfer", None)
+    backbone = build_backbone(**network, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None
     others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
     checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
@@ -212,15 +219,9 @@ def require_strategies_of_encoder(recipe: Recipe, adopted: Artifact) -> None:
     transfer: Any = getattr(recipe, "transfer", None)
     if transfer is None or not checks.needed(transfer.strategies):
         return
-    from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.transfer.base import Blueprint
-    from ssl_tasks.transfer.students import build_student
-
     info = adopted.json("encoder.json")
-    like: dict[str, Any] = {"modality": info["modality"], "input_shape": tuple(info["input_shape"])}
-    backbone = build_backbone(info["backbone"], stem=info["stem"], pool=info.get("pool", "network"), **like)
-    student = build_student(transfer, **like) if transfer.distill.student else None
-    checks.check(transfer.strategies, Blueprint(backbone, transfer, student))
+    network = {"name": info["backbone"], "stem": info["stem"], "pool": info.get("pool", "network")}
+    _check_strategies(recipe, network, {"modality": info["modality"], "input_shape": tuple(info["input_shape"])})
 
 
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:

@@ -212,7 +212,9 @@ def _fingerprint(reference: str, store: str) -> str:
         record = find_run(open_to_read(store), reference)
     except RequestError as error:
         raise RequestError(f"transfer.encoders: {error}") from error
-    pretrain = [stage for stage in record.stages if stage.name == "pretrain" and stage.status in ("ran", "cached")]
+    pretrain = [
+        stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")
+    ]
     if not pretrain:
         raise RequestError(f"transfer.encoders: run {record.run_id} has trained no encoder; it is {record.state}")
     return pretrain[0].fingerprint

@@ -29,8 +29,8 @@ def describe(folder: Path) -> Described:
     if not isinstance(name, str):
         kind = config.get("architectures") or config.get("model_type") or "no architecture"
         raise RequestError(
-            f"{KEY}: {folder / CONFIG_FILE} names {_text(kind)}; folders of timm's networks are read, whose config.json "
-            "has the key `architecture`, such as resnet18 or vit_base_patch16_224"
+            f"{KEY}: {folder / CONFIG_FILE} names {_text(kind)}; folders of timm's networks are read, whose "
+            "config.json has the key `architecture`, such as resnet18 or vit_base_patch16_224"
         )
     arguments = _mapping(config, "model_args", folder)
     unknown = sorted(set(arguments) - UNDERSTOOD)

@@ -84,7 +84,7 @@ def _described(outside: Outside) -> Described:
     if outside.kind == "torchvision" and not TORCHVISION.fullmatch(outside.model):
         raise RequestError(
             f"{KEY}: of torchvision's networks the ResNets (resnet18, resnext50_32x4d, wide_resnet50_2) and the "
-            f"DenseNets are read, and {outside.model} is none; where timm has it, name that with weights of timm's names"
+            f"DenseNets are read, and {outside.model} is none; where timm has it, give weights by timm's names"
         )
     told = of_timm(outside.model, title=f"{outside.kind}:{outside.model}")
     return replace(told, mean=IMAGENET_MEAN, std=IMAGENET_STD) if outside.kind == "torchvision" else told
@@ -126,8 +126,8 @@ def _adjusted(told: Described, wanted: Wanted) -> Described:
     for key, values in (("mean", mean), ("std", std)):
         if len(values) != channels or (key == "std" and min(values) <= 0):
             raise RequestError(
-                f"adopt.{key}: {told.title} takes {channels} channel{'s' * (channels != 1)}, and there are {len(values)} "
-                f"values ({', '.join(f'{value:g}' for value in values)}); set one above 0 for each"
+                f"adopt.{key}: {told.title} takes {channels} channel{'s' * (channels != 1)}, and there are "
+                f"{len(values)} values ({', '.join(f'{value:g}' for value in values)}); set one above 0 for each"
             )
     return replace(told, input_shape=(channels, height, width), mean=mean, std=std)
 

@@ -1,6 +1,6 @@
 """Samples of one data set that another one holds too, equal or nearly so: what `clean` made of both tells.
 
-    overlap(seen, tested, threshold=0.9)      # of each sample of `tested`, the most alike one of `seen`
+overlap(seen, tested, threshold=0.9)      # of each sample of `tested`, the most alike one of `seen`
 """
 
 from __future__ import annotations
@@ -88,10 +88,8 @@ def _keys(some: Some) -> NDArray[np.uint64]:
 
 def _near(seen: Some, tested: Some, threshold: float) -> Overlap:
     """Of each tested row that has any, the most alike one that was seen."""
-    paths = [
-        [some.cleaned.path(name) for name in some.cleaned.names(f"{PRINTS}/")] for some in (seen, tested)
-    ]
-    signatures, prints = (Shards.map(sum(paths, []), column) for column in (SIGNATURE, PRINT))
+    paths = [[some.cleaned.path(name) for name in some.cleaned.names(f"{PRINTS}/")] for some in (seen, tested)]
+    signatures, prints = (Shards.map([*paths[0], *paths[1]], column) for column in (SIGNATURE, PRINT))
     known, own = (np.concatenate(Shards.map(some, SIGNATURE).rows) for some in paths)
     border = len(known)
     positions = np.concatenate([np.searchsorted(known, seen.rows), border + np.searchsorted(own, tested.rows)])

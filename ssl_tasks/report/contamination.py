@@ -56,8 +56,8 @@ def _of_one_data_set(inputs: Mapping[str, Artifact]) -> list[str]:
     """A run pretrains on the train rows of the data that it tests on."""
     leaked = inputs["split"].measured.get("leaked_test_rows", 0)
     said = [
-        "The encoder was pretrained on the train rows of this data set alone. Duplicates were joined into groups before "
-        f"the split, and {leaked:,} test rows have a group mate in train."
+        "The encoder was pretrained on the train rows of this data set alone. Duplicates were joined into groups "
+        f"before the split, and {leaked:,} test rows have a group mate in train."
     ]
     began = inputs["pretrain"].manifest.parents.get("init_from")
     if began:

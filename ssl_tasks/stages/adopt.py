@@ -32,8 +32,8 @@ class AdoptConfig(Config):
     """Which encoder, and what of it is not as it says itself."""
 
     encoder: str = execution("", min_length=1)
-    """One of ours by its URI or fingerprint, or one made elsewhere; see `ssl_tasks.adoption.reference`. Not hashed: what
-    is in it is."""
+    """One of ours by its URI or fingerprint, or one made elsewhere; see `ssl_tasks.adoption.reference`. Not hashed: its
+    content is."""
     size: int | None = Field(None, ge=4, le=4096)
     """Pixels a side at which an encoder from elsewhere is used; its own where not set."""
     mean: tuple[float, ...] | None = None

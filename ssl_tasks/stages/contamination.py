@@ -1,7 +1,7 @@
 """Contamination: test rows that the encoder has seen in pretraining, equal or nearly so.
 
-A score on such rows says what was remembered. Of an encoder of ours the store knows every row that it was pretrained on,
-and that any encoder was that it began from; of one from elsewhere nobody knows, and the report says so.
+A score on such rows says what was remembered. Of an encoder of ours the store knows every row that it was pretrained
+on, and those of the encoder that it began from; of one from elsewhere nobody knows, and the report says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cleaning.overlap import Some, comparable, overlap
 from ssl_tasks.cleaning.quarantine import identity_of
-from ssl_tasks.config import Config
+from ssl_tasks.config import Config, artifact_references
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import CONTAMINATION, CONTAMINATION_FILE, ROW, SOURCE, SPLIT, SPLITS_FILE, TEST, TRAIN
 from ssl_tasks.stages.adopt import ROLE
@@ -31,7 +31,10 @@ KEY = "contamination"
 
 
 class ContaminationConfig(Config):
-    """Nothing to set: `clean.near_duplicates` says what counts as nearly equal."""
+    """What the section `transfer` says of encoders; `clean.near_duplicates` says what counts as nearly equal."""
+
+    encoders: tuple[str, ...] = artifact_references()
+    """Further ones, which have seen data too."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,9 @@ def run(config: ContaminationConfig, out: Output, ingested: Artifact, cleaned: A
     tables: list[pa.Table] = []
     checked: list[dict[str, Any]] = []
     unknown: list[str] = []
-    for seen in pretrained_on(adopted):
+    others = [find(reference, out.uri, key="transfer.encoders", stage="pretrain") for reference in config.encoders]
+    out.read.update({f"encoder {place}": one.fingerprint for place, one in enumerate(others, start=1)})
+    for seen in (one for encoder in (adopted, *others) for one in pretrained_on(encoder)):
         if isinstance(seen, str):
             unknown.append(seen)
         elif not comparable(seen.rows.cleaned, cleaned):
@@ -73,7 +78,9 @@ def pretrained_on(encoder: Artifact) -> Iterator[Seen | str]:
         return
     try:
         if manifest.stage == "adopt":
-            yield from pretrained_on(find(manifest.parents[ROLE], manifest.measured["store"], key=KEY, stage="pretrain"))
+            yield from pretrained_on(
+                find(manifest.parents[ROLE], manifest.measured["store"], key=KEY, stage="pretrain")
+            )
             return
         yield _seen(encoder)
         if "init_from" in manifest.parents:
@@ -137,8 +144,8 @@ def _measured(
     seen = len(equal) + len(near)
     if seen:
         measured["warnings"] = [
-            f"{seen:,} of {test_rows:,} test rows are in the data that the encoder was pretrained on ({len(equal):,} equal, "
-            f"{len(near):,} nearly so): scores on them say what it remembers"
+            f"{seen:,} of {test_rows:,} test rows are in the data that the encoder was pretrained on "
+            f"({len(equal):,} equal, {len(near):,} nearly so): scores on them say what it remembers"
         ]
     return measured
 
@@ -147,4 +154,4 @@ def _short(encoder: Artifact) -> str:
     return f"the encoder {encoder.fingerprint[:12]}"
 
 
-STAGE = Stage("contamination", ContaminationConfig, ("ingest", "clean", "split", "adopt"), run)
+STAGE = Stage("contamination", ContaminationConfig, ("ingest", "clean", "split", "adopt"), run, section="transfer")

@@ -246,7 +246,5 @@ def _train_payload(out: Output, train: np.ndarray) -> Iterator[np.ndarray]:
 
 
 STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=3, parts=parts)
-LIKE = replace(
-    STAGE, config=LikeConfig, inputs=("ingest", "clean", "assign", "adopt"), run=run_like
-)
+LIKE = replace(STAGE, config=LikeConfig, inputs=("ingest", "clean", "assign", "adopt"), run=run_like)
 """In the DAG of an existing encoder."""

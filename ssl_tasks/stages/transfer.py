@@ -171,9 +171,7 @@ def run(
     others = further.read(config.encoders, out.uri)
     further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
     out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
-    context = make_context(
-        config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment
-    )
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
 

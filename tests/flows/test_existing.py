@@ -1,4 +1,4 @@
-"""`pretextflow transfer`: what its two arguments may be, what it refuses, and its record; stages run without Prefect."""
+"""`pretextflow transfer`: what its two arguments may be, what it refuses, and its record, without Prefect."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from flows import session
 from flows.commands import app
 from flows.dag import DAG, TRANSFER
-from flows.existing import transfer_recipe
 from flows.execution import Execution, Listener, prepare
+from flows.existing import transfer_recipe
 from flows.recipe import build_recipe, dag_of, load_recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
@@ -46,7 +46,9 @@ def ours(tmp_path: Path, photos: Path, chain: Any) -> Artifact:
     sections = {"ingest": {"path": str(photos)}, "normalize": {"size": 16}, "augment": {"flip_probability": 0.125}}
     encoder = pretrained(chain(store, sections), "test_resnet")
     stage = StageRecord(name="pretrain", status="ran", fingerprint=encoder.fingerprint, reason="", uri=encoder.location)
-    save_run(store, RunRecord(run_id=RUN, name="photos", recipe={"store": store.uri}, state="completed", stages=[stage]))
+    save_run(
+        store, RunRecord(run_id=RUN, name="photos", recipe={"store": store.uri}, state="completed", stages=[stage])
+    )
     return encoder
 
 
@@ -85,7 +87,9 @@ def test_data_of_a_path_gets_the_encoders_views_and_a_recipe_keeps_its_own(ours:
 def test_a_recipe_with_a_section_adopt_is_one_of_this_dag(tmp_path: Path, photos: Path) -> None:
     timm_file(tmp_path / "w.pth")
     path = tmp_path / "mine.yaml"
-    path.write_text(f"name: mine\ningest: {{path: {photos}}}\nadopt: {{encoder: 'timm:test_resnet@{tmp_path}/w.pth'}}\n")
+    path.write_text(
+        f"name: mine\ningest: {{path: {photos}}}\nadopt: {{encoder: 'timm:test_resnet@{tmp_path}/w.pth'}}\n"
+    )
     assert dag_of(load_recipe(str(path))) is TRANSFER
     assert dag_of(load_recipe("digits")) is DAG
     assert dag_of({"name": "x"}) is DAG
@@ -166,7 +170,7 @@ def test_nothing_is_written_when_the_request_is_wrong(tmp_path: Path, photos: Pa
         (("20250101-000000-gone", str(photos)), "there is no run, artifact or folder of this name"),
         ((good, "no-such-data"), "data no-such-data: there is no such folder or file"),
         ((good, str(tmp_path / "gone.yaml")), "no such file"),
-        ((good, str(photos), "--set", "normalize.size=64"), "normalize.size: unknown key (known here: fit, modality)"),
+        ((good, str(photos), "--set", "normalize.size=64"), "normalize.size: the encoder brings its own normalization"),
         ((good, str(photos), "--set", "pretrain.epochs=3"), "pretrain: unknown key"),
         ((good, str(photos), "--set", "adopt.size=2"), "adopt.size: "),
         ((good, "cancer"), "adopt.encoder: it takes samples of modality image, and ingest.modality is tabular"),

@@ -59,7 +59,9 @@ def test_a_checkpoint_that_holds_more_is_read(tmp_path: Path) -> None:
     network = timm_file(tmp_path / "w.pth")
     wrapped = {f"module.{key}": value for key, value in network.state_dict().items()}
     torch.save({"epoch": 3, "state_dict": wrapped}, tmp_path / "checkpoint.tar")
-    assert torch.equal(features(f"timm:test_resnet@{tmp_path}/checkpoint.tar"), features(f"timm:test_resnet@{tmp_path}/w.pth"))
+    assert torch.equal(
+        features(f"timm:test_resnet@{tmp_path}/checkpoint.tar"), features(f"timm:test_resnet@{tmp_path}/w.pth")
+    )
 
 
 def test_the_tag_says_which_normalization(tmp_path: Path) -> None:
@@ -81,7 +83,9 @@ def test_a_torchvision_model_gives_torchvisions_features(tmp_path: Path, name: s
     torch.save(state, tmp_path / "w.pth")  # older files lack the counters
     setattr(network, "classifier" if name == "densenet121" else "fc", nn.Identity())
     pixels = PIXELS[:2, :64, :64]
-    inputs = (pixels.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).double()) / torch.tensor([0.229, 0.224, 0.225])
+    inputs = (pixels.double() / 255 - torch.tensor([0.485, 0.456, 0.406]).double()) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    )
     with torch.no_grad():
         expected = network.eval()(inputs.permute(0, 3, 1, 2).float())
     ours = features(f"torchvision:{name}@{tmp_path}/w.pth", pixels, size=64)
@@ -91,7 +95,9 @@ def test_a_torchvision_model_gives_torchvisions_features(tmp_path: Path, name: s
 
 @pytest.mark.parametrize("safe", [True, False])
 @pytest.mark.parametrize(("name", "channels"), [("test_resnet", 1), ("test_vit", 3)])
-def test_a_hugging_face_folder_gives_its_networks_features(tmp_path: Path, name: str, channels: int, safe: bool) -> None:
+def test_a_hugging_face_folder_gives_its_networks_features(
+    tmp_path: Path, name: str, channels: int, safe: bool
+) -> None:
     torch.manual_seed(0)
     network = timm.create_model(name, pretrained=False, in_chans=channels, num_classes=7).eval()
     told = {"pretrained_cfg": {"mean": [0.3] * channels, "std": [0.2] * channels}}
@@ -124,7 +130,9 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
 
 def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
     timm_file(tmp_path / "grey.pth", in_chans=1)
-    assert "conv1.0.weight is 16 x 1 x 3 x 3 and has to be 16 x 3 x 3 x 3" in refusal(f"timm:test_resnet@{tmp_path}/grey.pth")
+    assert "conv1.0.weight is 16 x 1 x 3 x 3 and has to be 16 x 3 x 3 x 3" in refusal(
+        f"timm:test_resnet@{tmp_path}/grey.pth"
+    )
     timm_file(tmp_path / "vit.pth", "test_vit")
     assert "pos_embed is " in refusal(f"timm:test_vit@{tmp_path}/vit.pth", size=64)
 
@@ -133,7 +141,10 @@ def test_a_missing_classifier_is_no_fault_and_a_missing_layer_is(tmp_path: Path)
     timm_file(tmp_path / "w.safetensors")
     state = load_file(tmp_path / "w.safetensors")
     save_file({key: value for key, value in state.items() if not key.startswith("fc.")}, tmp_path / "bare.safetensors")
-    assert torch.equal(features(f"timm:test_resnet@{tmp_path}/bare.safetensors"), features(f"timm:test_resnet@{tmp_path}/w.safetensors"))
+    assert torch.equal(
+        features(f"timm:test_resnet@{tmp_path}/bare.safetensors"),
+        features(f"timm:test_resnet@{tmp_path}/w.safetensors"),
+    )
     state.pop("bn1.running_mean")
     save_file(state, tmp_path / "cut.safetensors")
     assert "1 tensor (bn1.running_mean) missing" in refusal(f"timm:test_resnet@{tmp_path}/cut.safetensors")
@@ -153,7 +164,9 @@ def test_files_that_are_no_weights_are_refused_and_not_run(tmp_path: Path, capsy
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"a": 1}, tmp_path / "numbers.pth")
     for name in ("text.pth", "text.safetensors", "program.pth", "list.pth"):
-        assert f"{name} is no safetensors file and no state dict of torch" in refusal(f"timm:test_resnet@{tmp_path}/{name}")
+        assert f"{name} is no safetensors file and no state dict of torch" in refusal(
+            f"timm:test_resnet@{tmp_path}/{name}"
+        )
     assert "holds no state dict" in refusal(f"timm:test_resnet@{tmp_path}/numbers.pth")
     assert "run" not in capsys.readouterr().out
 
@@ -168,7 +181,9 @@ def test_unknown_names_are_refused(tmp_path: Path) -> None:
 
 def test_statistics_for_other_channels_are_refused(tmp_path: Path) -> None:
     timm_file(tmp_path / "w.pth")
-    assert refusal(f"timm:test_resnet@{tmp_path}/w.pth", mean=(0.5,)).startswith("adopt.mean: timm:test_resnet takes 3 ")
+    assert refusal(f"timm:test_resnet@{tmp_path}/w.pth", mean=(0.5,)).startswith(
+        "adopt.mean: timm:test_resnet takes 3 "
+    )
     assert refusal(f"timm:test_resnet@{tmp_path}/w.pth", std=(0.5, 0.0, 0.5)).startswith("adopt.std: ")
 
 

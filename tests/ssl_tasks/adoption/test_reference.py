@@ -61,8 +61,12 @@ def test_the_hash_is_of_content_and_model_and_not_of_the_place(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("names", "missing"),
-    [((), "config.json"), (("config.json",), "model.safetensors or pytorch_model.bin"), (("model.safetensors",), "config.json")],
-)  # fmt: skip
+    [
+        ((), "config.json"),
+        (("config.json",), "model.safetensors or pytorch_model.bin"),
+        (("model.safetensors",), "config.json"),
+    ],
+)
 def test_what_a_folder_lacks_is_named(tmp_path: Path, names: tuple[str, ...], missing: str) -> None:
     found = parse(str(folder(tmp_path / "hub", *names)))
     assert found is not None

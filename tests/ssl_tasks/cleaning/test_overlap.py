@@ -44,7 +44,10 @@ def test_equal_and_near_ones_are_found_and_no_others(store: Store, tmp_path: Pat
     asked = np.array([row for row, name in enumerate(others) if name != "unasked.bmp"])
     known = np.array([row for row, name in enumerate(names) if name not in ("broken.png", "s30.png")])
     found = overlap(Some(seen, known), Some(tested, asked), 0.9)
-    pairs = {others[row]: (names[other], equal) for row, other, equal in zip(found.tested, found.seen, found.equal, strict=True)}
+    pairs = {
+        others[row]: (names[other], equal)
+        for row, other, equal in zip(found.tested, found.seen, found.equal, strict=True)
+    }
     assert pairs == {"copy.bmp": ("s05.png", True), "again.jpg": ("s07.png", False)}
     assert found.similarity[found.equal].tolist() == [1.0]
     assert 0.9 <= found.similarity[~found.equal][0] <= 1.001
@@ -75,7 +78,10 @@ def test_only_pairs_across_the_border_are_compared() -> None:
     values = (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float16)
     signatures = looks.signatures(values)
     parts = [slice(0, 150), slice(150, 400)]
-    held = [Shards([np.arange(len(of[part])) for part in parts], [of[part] for part in parts]) for of in (signatures, values)]
+    held = [
+        Shards([np.arange(len(of[part])) for part in parts], [of[part] for part in parts])
+        for of in (signatures, values)
+    ]
     products = values.astype(np.float32) @ values.astype(np.float32).T
     expected = {(int(a), int(b)) for a, b in np.argwhere(products >= 0.9) if a < 200 <= b}
     found = find_near(held[0], held[1], np.arange(400), 0.9, across=200)
@@ -102,7 +108,9 @@ def test_nothing_tested_is_nothing_found(store: Store, tmp_path: Path, chain: An
 
 
 @pytest.mark.parametrize("threshold", [None, 0.9])
-def test_a_data_set_against_itself_is_equal_throughout(store: Store, tmp_path: Path, chain: Any, threshold: float | None) -> None:
+def test_a_data_set_against_itself_is_equal_throughout(
+    store: Store, tmp_path: Path, chain: Any, threshold: float | None
+) -> None:
     seen, names = cleaned(store, folder(tmp_path / "seen", **{f"s{n}": n for n in range(12)}), chain)
     found = overlap(Some(seen, np.arange(12)), Some(seen, np.arange(12)), threshold)
     assert found.equal.all()

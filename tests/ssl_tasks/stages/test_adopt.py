@@ -1,4 +1,4 @@
-"""Existing encoders through all stages, without Ray: adopt, the encoder's own normalization, contamination, the page."""
+"""Existing encoders through all stages, without Ray: their own normalization, contamination, the page."""
 
 from __future__ import annotations
 
@@ -78,7 +78,9 @@ def test_an_encoder_of_ours_on_new_data(ours: dict[str, Artifact], tmp_path: Pat
     assert encoder.fingerprint in text
 
 
-def test_the_policy_is_the_recipes(ours: dict[str, Artifact], tmp_path: Path, chain: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_policy_is_the_recipes(
+    ours: dict[str, Artifact], tmp_path: Path, chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ssl_tasks.transfer import context
 
     asked: list[Any] = []
@@ -153,7 +155,11 @@ def test_what_an_encoder_began_from_is_checked_too(ours: dict[str, Artifact], tm
     manifest = encoder.manifest
     second = encoder.store.commit(
         manifest.model_copy(
-            update={"fingerprint": "b" * 64, "files": {}, "parents": {**manifest.parents, "init_from": encoder.fingerprint}}
+            update={
+                "fingerprint": "b" * 64,
+                "files": {},
+                "parents": {**manifest.parents, "init_from": encoder.fingerprint},
+            }
         )
     )
     found = list(pretrained_on(second))
@@ -213,7 +219,9 @@ def test_images_that_the_encoders_normalization_does_not_fit_are_refused(
     for number in range(20):
         (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
         np.save(folder / "ab"[number % 2] / f"{number}.npy", random.random((16, 16, 4), dtype=np.float32))
-    listing = "\n".join(["path,label", *(f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.npy")))])
+    listing = "\n".join(
+        ["path,label", *(f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.npy")))]
+    )
     (folder / "list.csv").write_text(listing)
     with pytest.raises(RequestError) as caught:
         chain(ours["split"].store, recipe(ours["pretrain"].fingerprint, folder / "list.csv"), until="normalize")
@@ -236,7 +244,11 @@ def table(path: Path, columns: str, rows: int = 40) -> Path:
     random = np.random.default_rng(0)
     lines = [columns]
     for number in range(rows):
-        values = {"age": f"{random.normal(40, 9):.2f}", "height": f"{random.normal(170, 9):.2f}", "kind": "ab"[number % 2]}
+        values = {
+            "age": f"{random.normal(40, 9):.2f}",
+            "height": f"{random.normal(170, 9):.2f}",
+            "kind": "ab"[number % 2],
+        }
         values |= {"colour": ("red", "blue")[number % 3 % 2], "words": "many", "weight": f"{random.normal():.2f}"}
         lines.append(",".join(values.get(name.strip('"'), "none") for name in columns.split(",")))
     path.write_text("\n".join(lines) + "\n")
@@ -276,16 +288,26 @@ def test_tables_of_other_columns_are_refused(
     path = table(tmp_path / "new.csv", columns)
     ingest = {"path": str(path), "modality": "tabular", "label_column": "kind"}
     with pytest.raises(RequestError, match=message):
-        chain(of_tables["split"].store, {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest}, until="normalize")
+        chain(
+            of_tables["split"].store,
+            {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest},
+            until="normalize",
+        )
 
 
-def test_words_where_the_encoder_had_numbers_are_refused(of_tables: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+def test_words_where_the_encoder_had_numbers_are_refused(
+    of_tables: dict[str, Artifact], tmp_path: Path, chain: Any
+) -> None:
     path = table(tmp_path / "new.csv", "age,colour,height,kind")
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *(f"old,{line.partition(',')[2]}" for line in lines[1:])]) + "\n")
     ingest = {"path": str(path), "modality": "tabular", "label_column": "kind"}
     with pytest.raises(RequestError, match="has no numbers in column 'age'"):
-        chain(of_tables["split"].store, {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest}, until="normalize")
+        chain(
+            of_tables["split"].store,
+            {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest},
+            until="normalize",
+        )
 
 
 @pytest.mark.parametrize("key", ["size", "mean"])
