@@ -82,6 +82,7 @@ def planted(
     rows: int = 300,
     equal: bool = False,
     quarantined: Sequence[Mapping[str, Any]] = (),
+    targets: Mapping[str, Callable[[np.ndarray], Sequence[Any]]] | None = None,
 ) -> dict[str, Artifact]:
     """Every stage's artifact up to embed.
 
@@ -89,6 +90,7 @@ def planted(
         signal: distance of the class means in the pretrained embeddings; random_init carries none.
         labels: class names, None for data without labels.
         equal: give random_init the embeddings of the pretrained encoder.
+        targets: column of the ingest artifact's rows to what it holds, made of their class numbers (N,).
     """
     random = np.random.default_rng(0)
     classes = random.integers(0, 3, rows)
@@ -99,7 +101,13 @@ def planted(
     pretrained = noise + signal * np.eye(3, 4, dtype=np.float32)[classes]
     random_init = pretrained if equal else noise
     return _commit_all(
-        store, given, splits, values, {"pretrained": pretrained, "random_init": random_init}, quarantined
+        store,
+        given,
+        splits,
+        values,
+        {"pretrained": pretrained, "random_init": random_init},
+        quarantined,
+        {name: make(classes) for name, make in (targets or {}).items()},
     )
 
 
@@ -110,6 +118,7 @@ def _commit_all(
     values: np.ndarray,
     embeddings: Mapping[str, np.ndarray],
     quarantined: Sequence[Mapping[str, Any]],
+    targets: Mapping[str, Sequence[Any]],
 ) -> dict[str, Artifact]:
     count = len(given)
     table = split_table(given, splits)
@@ -123,6 +132,8 @@ def _commit_all(
         made[stage] = commit(store, stage, write, count, [made[name] for name in parents], measured)
 
     rows = pa.table({"row": table["row"], "sample_id": table["sample_id"], "content_id": table["sample_id"]})
+    for name, given_values in targets.items():
+        rows = rows.append_column(name, pa.array(given_values, ROWS.field(name).type))
     rows = align(rows.append_column("source", table["sample_id"]), ROWS)
     bad = pa.Table.from_pylist([{"severity": "rejected", **row} for row in quarantined], schema=QUARANTINE)
     none = QUARANTINE.empty_table()

@@ -10,8 +10,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, Line, interval, judge, labels, percent, signed
-from ssl_tasks.transfer import strategy
+from ssl_tasks.report.units import change, is_share, reached, written
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, interval, judge, labels
+from ssl_tasks.transfer import regression, strategy
+from ssl_tasks.transfer.kinds import oriented
 
 BASELINES = {
     "": "the same network untrained",
@@ -20,6 +22,8 @@ BASELINES = {
     "majority_": "always the most frequent class",
 }
 """By the prefix of their comparison in the summary."""
+OF_NUMBERS = "always the mean of the labelled rows"
+NUMBERS = regression.METRICS
 
 
 def advice(measured: Mapping[str, Any]) -> list[str]:
@@ -42,26 +46,30 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
 
 
 def _sentence(lines: Sequence[Line]) -> str:
-    best = max(lines, key=lambda line: line["val"])  # of equal ones the first that the recipe lists
-    metric = METRIC_TITLES[best["metric"]]
+    # of equal ones the first that the recipe lists
+    best = max(lines, key=lambda line: oriented(line["metric"], line["val"]))
     chosen = f"use {strategy(best['strategy']).title}"
     why = "best on val" if len(lines) > 1 else "the only strategy"
-    there = {prefix: name for prefix, name in BASELINES.items() if f"{prefix}difference" in best}
+    names = BASELINES | ({"majority_": OF_NUMBERS} if best["metric"] in NUMBERS else {})
+    there = {prefix: name for prefix, name in names.items() if f"{prefix}difference" in best}
     open_ = [
-        f"{name} ({signed(best[f'{prefix}difference'])} points)"
-        for prefix, name in there.items()
-        if judge(best, prefix) != "better"
+        f"{name} ({_difference(best, prefix)})" for prefix, name in there.items() if judge(best, prefix) != "better"
     ]
     beaten = [name for prefix, name in there.items() if judge(best, prefix) == "better"]
-    text = f"With {labels(best)}, {chosen} ({why}, {percent(best['pretrained'])} {metric} on test)"
+    text = f"With {labels(best)}, {chosen} ({why}, {reached(best['metric'], best['pretrained'])} on test)"
     if open_:
         return f"{text}. Pretraining did not show to help there against {_listed(open_)}."
     return f"{text}; it was better than {_listed(beaten)}."
 
 
+def _difference(line: Line, prefix: str) -> str:
+    text = change(line["metric"], line[f"{prefix}difference"])
+    return f"{text} points" if is_share(line["metric"]) else text
+
+
 def _against_counterpart(line: Line) -> str:
     """Whether what the strategy adds to a simpler one is worth it."""
-    value, theirs = percent(line["pretrained"]), percent(line["counterpart_value"])
+    value, theirs = (written(line["metric"], line[name]) for name in ("pretrained", "counterpart_value"))
     return (
         f"With {labels(line)}, {strategy(line['strategy']).title} reached {value} on test and "
         f"{strategy(line['counterpart']).title} {theirs}: {interval(line, 'counterpart_')}, "

@@ -14,7 +14,7 @@ import numpy as np
 
 from ssl_tasks.report.figures import Axis, Series, line_chart
 from ssl_tasks.report.predictions import Fits
-from ssl_tasks.report.verdict import percent, points
+from ssl_tasks.report.units import percent, points
 
 BINS = 10
 LARGEST, SMALLEST = 9.0, 2.0

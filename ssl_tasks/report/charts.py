@@ -10,7 +10,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from ssl_tasks.report.figures import Point, Series, budget_axis, line_chart, linear_axis, thin
-from ssl_tasks.report.verdict import METRIC_TITLES
+from ssl_tasks.report.units import METRIC_TITLES, is_share
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import FROM_SCRATCH, RANDOM_INIT
 
@@ -49,7 +49,7 @@ def efficiency(metrics: pa.Table, strategies: Sequence[str], method: str, metric
         return []
     budgets = [(number, f"{number:,}\n{names[number]}") for number in sorted(names)]
     x = budget_axis("Labelled train rows", budgets)
-    y = linear_axis(METRIC_TITLES[metric], values, percent=True)
+    y = linear_axis(METRIC_TITLES[metric], values, percent=is_share(metric))
     figures = []
     for name in strategies:
         lines = [
@@ -57,6 +57,7 @@ def efficiency(metrics: pa.Table, strategies: Sequence[str], method: str, metric
             _mean_line("untrained network", "random", cells[name, RANDOM_INIT]),
             _mean_line(method, "pretrained", cells[name, method]),
         ]
+        lines = [line for line in lines if line.points]
         caption = f"{strategy(name).title.removeprefix('a ')}: {METRIC_TITLES[metric]} on test rows"
         figures.append(Figure(caption, line_chart(caption, lines, x, y)))
     return figures

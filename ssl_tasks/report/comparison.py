@@ -9,7 +9,8 @@ from typing import Any
 from ssl_tasks.report import page
 from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.verdict import JUDGEMENTS, judge, percent, signed
+from ssl_tasks.report.units import percent, signed
+from ssl_tasks.report.verdict import JUDGEMENTS, judge
 from ssl_tasks.transfer import strategy
 
 

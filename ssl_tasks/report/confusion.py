@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ssl_tasks.report.predictions import Fits, Int
-from ssl_tasks.report.verdict import percent
+from ssl_tasks.report.units import percent
 
 MAX_CLASSES = 30
 """Beyond that a matrix can no longer be read, and the pairs are listed."""

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report import paired
-from ssl_tasks.report.verdict import FEW_GROUPS, METRIC_TITLES, gain, judge, labels, percent
+from ssl_tasks.report.units import METRIC_TITLES, percent
+from ssl_tasks.report.verdict import FEW_GROUPS, gain, judge, labels
 from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SAMPLE_ID, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 

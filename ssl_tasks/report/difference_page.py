@@ -8,7 +8,8 @@ from typing import Any
 from ssl_tasks.report import charts, page
 from ssl_tasks.report.difference import SIDES, Side
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.verdict import JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
+from ssl_tasks.report.units import METRIC_TITLES, percent, signed
+from ssl_tasks.report.verdict import JUDGEMENTS, judge, labels
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
 from ssl_tasks.transfer import strategy
 

@@ -14,7 +14,7 @@ from ssl_tasks.report.embedded import Float, take
 from ssl_tasks.report.pictures import Pictures
 from ssl_tasks.report.predictions import Int
 from ssl_tasks.report.scatter import Dot, scatter
-from ssl_tasks.report.verdict import percent
+from ssl_tasks.report.units import percent
 from ssl_tasks.schema import LABEL, LABEL_KEY, PRETRAINED_FILE, RANDOM_INIT_FILE, SPLIT, SPLITS, TRAIN
 
 Kind = Literal["pca", "umap"]

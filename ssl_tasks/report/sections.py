@@ -11,11 +11,13 @@ import yaml
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.pictures import data_uri
-from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, METRIC_TITLES, judge, labels, percent, signed
+from ssl_tasks.report.units import METRIC_TITLES, change, percent, written
+from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
-from ssl_tasks.transfer.tables import MAJORITY, RAW_INPUT
+from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RAW_INPUT
 
+WEAK = ", so it is a weak baseline; raise transfer.scratch.steps."
 EXAMPLES = 3
 MAX_CLASSES = 30
 
@@ -63,11 +65,15 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
             {
                 "strategy": strategy(line["strategy"]).title.removeprefix("a "),
                 "labels": labels(line),
-                **{name: percent(line[name]) for name in ("pretrained", "random_init", "from_scratch")},
-                **{name: percent(line[name]) if name in line else "" for name in (RAW_INPUT, MAJORITY)},
+                **{name: written(line["metric"], line[name]) for name in ("pretrained", "random_init")},
+                **{
+                    name: written(line["metric"], line[name]) if name in line else ""
+                    for name in (FROM_SCRATCH, RAW_INPUT, MAJORITY)
+                },
                 **{
                     key: text
                     for prefix, name in (("", "random"), ("scratch_", "scratch"))
+                    if f"{prefix}low" in line
                     for key, text in (
                         (f"{name}_difference", _difference(line, prefix)),
                         (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
@@ -79,17 +85,29 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
 
 
 def _difference(line: Mapping[str, Any], prefix: str) -> str:
-    difference, low, high = (signed(line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
+    of = line["metric"]
+    difference, low, high = (change(of, line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
     return f"{difference} ({low} to {high})"
 
 
 def scratch_note(scratch: Mapping[str, Any]) -> str:
     """How far the from-scratch baseline got, and whether that makes it a weak one."""
-    fitted = min(scratch["train_accuracy"].values())
-    note = f"From scratch took {scratch['steps']:,} steps a fit and got at least {percent(fitted)} of its labelled rows"
+    if not scratch:
+        return ""
+    fitted, steps = min(fitted_by(scratch).values()), f"From scratch took {scratch['steps']:,} steps a fit"
+    note = f"{steps} and got at least {percent(fitted)} of its labelled rows"
+    if "train_r2" in scratch:
+        note = f"{steps} and reached an R2 of at least {fitted:.3f} on its own labelled rows"
+        return f"{note}: it had not converged{WEAK}" if fitted < FITTED else f"{note}."
     if fitted < FITTED:
-        return f"{note} right: it had not converged, so it is a weak baseline; raise transfer.scratch.steps."
+        return f"{note} right: it had not converged{WEAK}"
     return f"{note} right."
+
+
+def fitted_by(scratch: Mapping[str, Any]) -> dict[str, float]:
+    """By label fraction, how well the from-scratch baseline fits its own labelled rows; 1 is entirely."""
+    found: dict[str, float] = scratch.get("train_accuracy") or scratch.get("train_r2") or {}
+    return found
 
 
 def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.confusion import counts
 from ssl_tasks.report.predictions import Fits, Int
-from ssl_tasks.report.verdict import percent
+from ssl_tasks.report.units import percent
 from ssl_tasks.schema import DOMAIN, GROUP_ID, ROW, SPLITS_FILE
 
 NORMAL = 1.959964

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ssl_tasks.report.units import METRIC_TITLES, apart, change, is_share, reached, written
 from ssl_tasks.transfer import strategy
 
 Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "too_few", "not_measured"]
@@ -23,7 +24,9 @@ FEW_GROUPS = 20
 ALPHA = 0.05
 FITTED = 0.98
 """A from-scratch baseline that gets less of its own labelled rows right was stopped too early to be a fair one."""
-METRIC_TITLES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
+SHORT = {"scratch_": "training from scratch", "raw_": "raw input"}
+LONG = {"scratch_": "that network trained from scratch on the same labels", "raw_": "raw input without an encoder"}
+"""What the encoder has to beat beside the untrained network, by the prefix of its comparison."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def decide(
         margin: a gain below this does not matter.
         test_groups: independent groups among the labelled test rows.
         method: name of the pretext method.
-        fitted: share of its labelled rows that the from-scratch baseline gets right, by label fraction.
+        fitted: share of its labelled rows that the from-scratch baseline gets right (R2 of numbers), by label fraction.
     """
     if not summary:
         sentence = "Not measured: no transfer strategy ran, so nothing is known of what the encoder is worth."
@@ -63,7 +66,7 @@ def decide(
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
     early = {line["label_fraction"] for line in lines if _stopped_early(line, fitted or {})}
     outcome, line = _outcome(lines, early, margin, test_groups)
-    words = _Words(method, first, metric, early, margin, test_groups)
+    words = _Words(method, first, metric, early, margin, test_groups, second(lines))
     details = [words.detail(other) for other in lines if other is not line]
     return Verdict(outcome, words.sentence(outcome, line, lines), details, metric, first, margin, list(summary))
 
@@ -83,14 +86,31 @@ def judge(line: Line, prefix: str) -> Judgement:
     """
     if line.get(f"{prefix}p", 0.0) > ALPHA:
         return "open"
-    if line[f"{prefix}low"] > 0:
+    _, low, high = gains(line, prefix)
+    if low > 0:
         return "better"
-    return "worse" if line[f"{prefix}high"] < 0 else "open"
+    return "worse" if high < 0 else "open"
+
+
+def gains(line: Line, prefix: str) -> tuple[float, float, float]:
+    """The difference and its interval, so that more than 0 is better."""
+    difference, low, high = (float(line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
+    return (-difference, -high, -low) if line.get("lower_is_better") else (difference, low, high)
+
+
+def enough(line: Line, margin: float) -> float:
+    """The gain from which on it matters, in the metric's own unit."""
+    return margin * float(line.get("scale", 1.0))
+
+
+def second(lines: Sequence[Line]) -> str:
+    """Prefix of the comparison that counts beside that with the untrained network: from scratch, else raw input."""
+    return next((prefix for prefix in SHORT if all(f"{prefix}low" in line for line in lines)), "")
 
 
 def _beats(line: Line, prefix: str, margin: float) -> bool:
     """Whether the encoder is better, and by enough to matter."""
-    return judge(line, prefix) == "better" and bool(line[f"{prefix}difference"] >= margin)
+    return judge(line, prefix) == "better" and gains(line, prefix)[0] >= enough(line, margin)
 
 
 def _outcome(lines: list[Line], early: set[float], margin: float, test_groups: int) -> tuple[Outcome, Line]:
@@ -98,16 +118,17 @@ def _outcome(lines: list[Line], early: set[float], margin: float, test_groups: i
     if test_groups < FEW_GROUPS:
         return "too_few", lines[0]
     encoder = [line for line in lines if _beats(line, "", margin)]
+    other = second(lines)
     for line in encoder:
-        if _beats(line, "scratch_", margin) and line["label_fraction"] not in early:
+        if not other or (_beats(line, other, margin) and line["label_fraction"] not in early):
             return "helped", line
     if encoder:
         return "partly", encoder[0]
     worse = [line for line in lines if judge(line, "") == "worse"]
     if worse:
         return "worse", worse[0]
-    most = max(lines, key=lambda line: line["high"])
-    return ("no_gain" if most["high"] <= margin else "undecided"), most
+    most = max(lines, key=lambda line: gains(line, "")[2] / (line.get("scale") or 1.0))
+    return ("no_gain" if gains(most, "")[2] <= enough(most, margin) else "undecided"), most
 
 
 @dataclass(frozen=True)
@@ -119,53 +140,63 @@ class _Words:
     """Label fractions at which the from-scratch baseline had not converged."""
     margin: float
     test_groups: int
+    other: str
+    """Prefix of what `second` gives."""
 
     def sentence(self, outcome: Outcome, line: Line, lines: list[Line]) -> str:
-        probe, metric = strategy(self.strategy).title, METRIC_TITLES[self.metric]
-        reached = (
-            f"with {labels(line)}, {probe} on the {self.method} encoder reached {percent(line['pretrained'])} {metric}"
-        )
+        probe, metric = strategy(self.strategy).title, self.metric
+        value = reached(metric, line["pretrained"])
+        there = f"with {labels(line)}, {probe} on the {self.method} encoder reached {value}"
         random = f"{gain(line, '')} than on the same network untrained"
-        scratch = f"{gain(line, 'scratch_')} than that network trained from scratch on the same labels"
-        both = f"{reached}, {random} and {scratch}{self._weak(line)}"
+        both = f"{there}, {random}"
+        if self.other:
+            both += f" and {gain(line, self.other)} than {LONG[self.other]}{self._weak(line)}"
         if outcome == "helped":
             return f"Pretraining helped: {both}{self._harm(line, lines)}."
         if outcome == "partly":
             return f"Pretraining improved the encoder; {self._open(lines)}: {both}{self._harm(line, lines)}."
         if outcome == "worse":
-            return f"Pretraining did not help, it did harm: {reached}, {random}."
+            return f"Pretraining did not help, it did harm: {there}, {random}."
         if outcome == "no_gain":
+            of = "" if "scale" in line else f" of {METRIC_TITLES[metric]}"
             return (
                 f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
-                f"untrained than {points(self.margin)} of {metric}; the most it could be is {interval(line, '')}, with "
+                f"untrained than {self._margin(line)}{of}; the most it could be is {interval(line, '')}, with "
                 f"{labels(line)}."
             )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
         if judge(line, "") == "better":
             return (
-                f"Pretraining improved the encoder; whether by the {points(self.margin)} that matter, the test cannot "
-                f"tell: {reached}, {random}."
+                f"Pretraining improved the encoder; whether by the {self._margin(line)} that matter, the test cannot "
+                f"tell: {there}, {random}."
             )
-        return f"No evidence that pretraining helped, and none against it: {reached}, {random}; the test cannot tell."
+        return f"No evidence that pretraining helped, and none against it: {there}, {random}; the test cannot tell."
+
+    def _margin(self, line: Line) -> str:
+        """What matters: points of a share, or a share of what always saying the mean reaches."""
+        if "scale" in line:
+            return f"{100 * self.margin:g}% of the {METRIC_TITLES[self.metric]} that the mean alone reaches"
+        return apart(self.metric, self.margin)
 
     def _open(self, lines: list[Line]) -> str:
-        """What the comparisons with training from scratch say, at all budgets, where the encoder helped at none."""
-        better = [other for other in lines if judge(other, "scratch_") == "better"]
+        """What the comparisons with the other baseline say, at all budgets, where the encoder helped at none."""
+        name = SHORT[self.other]
+        better = [other for other in lines if judge(other, self.other) == "better"]
         fair = [other for other in better if other["label_fraction"] not in self.early]
-        worse = [other for other in lines if judge(other, "scratch_") == "worse"]
+        worse = [other for other in lines if judge(other, self.other) == "worse"]
         if worse:
-            return f"training from scratch was better with {_budgets(worse)}"
-        if any(_beats(other, "scratch_", self.margin) for other in fair):
-            return "it beat the untrained network and training from scratch, but not both at one label budget"
+            return f"{name} was better with {_budgets(worse)}"
+        if any(_beats(other, self.other, self.margin) for other in fair):
+            return f"it beat the untrained network and {name}, but not both at one label budget"
         if fair:
-            return f"its gain over training from scratch with {_budgets(fair)} is below {points(self.margin)}"
+            return f"its gain over {name} with {_budgets(fair)} is below {self._margin(fair[0])}"
         if better:
             return (
                 "it beat the untrained network, and training from scratch had not converged within "
                 f"transfer.scratch.steps with {_budgets(better)}, so that comparison is open"
             )
-        return "whether that is more than training from scratch gives, the test cannot tell"
+        return f"whether that is more than {name} gives, the test cannot tell"
 
     def _harm(self, said: Line, lines: list[Line]) -> str:
         """Where the encoder was worse than a baseline, as far as the sentence does not say it already."""
@@ -178,13 +209,16 @@ class _Words:
         return "".join(f"; {text}" for text in found)
 
     def detail(self, line: Line) -> str:
-        random, scratch = (JUDGEMENTS[judge(line, prefix)] for prefix in ("", "scratch_"))
-        if scratch == "better" and line["label_fraction"] in self.early:
-            scratch = JUDGEMENTS["open"]
-        return (
-            f"With {labels(line)}: {percent(line['pretrained'])}. Against the untrained network {interval(line, '')}: "
-            f"{random}. Against training from scratch{self._weak(line)} {interval(line, 'scratch_')}: {scratch}."
+        first = (
+            f"With {labels(line)}: {written(self.metric, line['pretrained'])}. Against the untrained network "
+            f"{interval(line, '')}: {JUDGEMENTS[judge(line, '')]}."
         )
+        if not self.other:
+            return first
+        judged = JUDGEMENTS[judge(line, self.other)]
+        if judged == "better" and line["label_fraction"] in self.early:
+            judged = JUDGEMENTS["open"]
+        return f"{first} Against {SHORT[self.other]}{self._weak(line)} {interval(line, self.other)}: {judged}."
 
     def _weak(self, line: Line) -> str:
         return " (which had not converged)" if line["label_fraction"] in self.early else ""
@@ -205,30 +239,17 @@ def _budgets(lines: Sequence[Line]) -> str:
     return " and ".join(labels(line) for line in lines)
 
 
-def percent(value: float) -> str:
-    """A share with one decimal."""
-    return f"{100 * value:.1f}%"
-
-
-def points(value: float) -> str:
-    """A share as percentage points."""
-    return f"{100 * value:.1f} points"
-
-
-def signed(value: float) -> str:
-    """Percentage points with sign, a true minus, and no minus zero."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
-
-
 def interval(line: Line, prefix: str) -> str:
-    """`+2.1 points (95% interval +0.4 to +3.9)`."""
-    difference, low, high = (line[f"{prefix}{name}"] for name in ("difference", "low", "high"))
-    return f"{signed(difference)} points (95% interval {signed(low)} to {signed(high)})"
+    """`+2.1 points (95% interval +0.4 to +3.9)`, or in the unit of the numbers `−0.3 (95% interval ...)`."""
+    metric = line.get("metric", "accuracy")
+    difference, low, high = (change(metric, line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
+    unit = " points" if is_share(metric) else ""
+    return f"{difference}{unit} (95% interval {low} to {high})"
 
 
 def gain(line: Line, prefix: str) -> str:
     """`12.3 points more (95% interval +8.1 to +16.0)`."""
-    difference, low, high = (line[f"{prefix}{name}"] for name in ("difference", "low", "high"))
+    metric, difference = line.get("metric", "accuracy"), line[f"{prefix}difference"]
+    low, high = (change(metric, line[f"{prefix}{name}"]) for name in ("low", "high"))
     word = "less" if difference < 0 else "more"
-    return f"{points(abs(difference))} {word} (95% interval {signed(low)} to {signed(high)})"
+    return f"{apart(metric, abs(difference))} {word} (95% interval {low} to {high})"

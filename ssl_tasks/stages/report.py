@@ -14,6 +14,7 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 if TYPE_CHECKING:
     from ssl_tasks.report.verdict import Verdict
@@ -62,6 +63,7 @@ def _encoder(inputs: dict[str, Artifact]) -> Artifact:
 
 def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Artifact:
     from ssl_tasks.report.advice import advice
+    from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
 
     measured, encoder = inputs["transfer"].measured, _encoder(inputs).json("encoder.json")
@@ -70,7 +72,7 @@ def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Ar
         margin=config.margin,
         test_groups=measured.get("test_groups", 0),
         method=encoder["method"],
-        fitted=measured.get("scratch", {}).get("train_accuracy"),
+        fitted=fitted_by(measured.get("scratch", {})),
     )
     verdict = replace(verdict, details=[*_seen(inputs), *verdict.details, *advice(measured)])
     out.json(VERDICT_FILE, verdict.to_dict())
@@ -142,23 +144,35 @@ def _adopted(adopt: Artifact, encoder: dict[str, Any]) -> dict[str, Any]:
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
     """What the page says of labels; only where a strategy ran."""
-    from ssl_tasks.report import calibration, charts, confusion, predictions, sections, slices
+    from ssl_tasks.report import by_task, calibration, charts, confusion, predictions, sections, slices, units
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
     measured = transfer.measured
-    fits = predictions.load(transfer, verdict.lines, verdict.strategy, method)
+    task = measured.get("task", CLASSIFICATION)
+    if task == CLASSIFICATION:
+        fits = predictions.load(transfer, verdict.lines, verdict.strategy, method)
+        looked_into = {
+            "confusion": confusion.section(fits),
+            "slices": slices.section(fits, inputs["split"]),
+            "group_rows": slices.GROUP_ROWS,
+            "calibration": calibration.section(fits),
+            "kind": None,
+        }
+    else:
+        looked_into = {"kind": by_task.section(transfer, verdict, method)}
     return {
+        "task": task,
+        "by_metric": by_task.every_metric(transfer, verdict, method),
+        "unit": "Points more" if units.is_share(verdict.metric) else "Difference from",
+        "scale": any("scale" in line for line in verdict.lines),
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
         "transfer": sections.transfer_table(verdict.lines),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),
         "probe": strategy(verdict.strategy).title,
-        "confusion": confusion.section(fits),
-        "slices": slices.section(fits, inputs["split"]),
-        "group_rows": slices.GROUP_ROWS,
-        "calibration": calibration.section(fits),
+        **looked_into,
     }
 
 
@@ -177,6 +191,6 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=5, check=check)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=6, check=check)
 OF_ADOPTED = replace(STAGE, inputs=ADOPTED_INPUTS, run=run_adopted)
 """In the DAG of an existing encoder."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ssl_tasks import transfer as strategies_there_are
 from ssl_tasks.artifact import Artifact
@@ -31,6 +31,7 @@ from ssl_tasks.schema import (
 )
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
+from ssl_tasks.transfer import kinds
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.tables import (
     CHOICES,
@@ -43,6 +44,7 @@ from ssl_tasks.transfer.tables import (
     RAW_INPUT,
     RULES_FILE,
 )
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 if TYPE_CHECKING:
     from ssl_tasks.transfer.base import FloatArray
@@ -59,16 +61,23 @@ T = TypeVar("T")
 class TransferConfig(Options):
     """Section `transfer`."""
 
+    task: Literal["classification", "multi_label", "regression", "retrieval"] = "classification"
+    """What is predicted: one class a row, several (`ingest.labels_column`), or a number (`ingest.number_column`). Of
+    `retrieval` nothing: labelled train rows are ranked for each test row, and those of its class should come first."""
     strategies: tuple[str, ...] = ("linear_probe", "knn")
-    """The verdict speaks of the first one. Empty: no transfer, for data without labels."""
+    """The verdict speaks of the first one. Empty: no transfer, for data without labels. Where it is left out, a task
+    that cannot be done so has others: ridge and knn for numbers, retrieval for retrieval."""
     label_fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
-    """Of the labelled train rows, class by class; a larger budget contains the smaller ones."""
+    """Of the labelled train rows, class by class where each has one; a larger budget contains the smaller ones."""
     labels_per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
     """Further budgets: so many labelled train rows of every class; nested likewise."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2, 3, 4)
     """Draws of the labelled rows, and of the weights where a fit draws any; a number n stands for 0 .. n-1."""
-    metric: Literal["accuracy", "balanced_accuracy", "macro_f1"] = "accuracy"
-    """What is chosen by on val, and what summary and verdict speak of. All metrics are in the tables."""
+    metric: str = "accuracy"
+    """What is chosen by on val, and what summary and verdict speak of: accuracy, balanced_accuracy or macro_f1; for
+    multi_label macro_f1, micro_f1, subset_accuracy or hamming_loss, for regression rmse, mae or r2, for retrieval
+    mean_average_precision, recall_at_1, recall_at_5 or recall_at_10; the first of them where it is left out. All are in
+    the tables."""
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
     raw_input: bool = True
@@ -82,13 +91,25 @@ class TransferConfig(Options):
     device: str = execution("auto")
     """Where networks are trained: `auto` is a GPU where there is one."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_task(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("task") not in kinds.KINDS:
+            return given
+        kind = kinds.of(given["task"])
+        return {"strategies": kind.strategies, "metric": kind.choices[0], **given}
+
     @field_validator("strategies")
     @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        task = info.data.get("task")
         for name in value:
-            strategies_there_are.strategy(name)
+            found = strategies_there_are.strategy(name)
             if name == strategies_there_are.BASELINE:
                 raise ValueError(f"{name} runs as a baseline of the others and is not listed")
+            if task and task not in found.tasks:
+                able = ", ".join(strategies_there_are.names_for(task))
+                raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
         return _distinct(value)
 
     @field_validator("strategies")
@@ -104,6 +125,24 @@ class TransferConfig(Options):
             )
         if value and info.data.get("encoders") and set(uses.values()) <= {"one"}:
             raise ValueError(f"{', '.join(value)} use the run's own encoder only; leave out transfer.encoders")
+        return value
+
+    @field_validator("metric")
+    @classmethod
+    def _of_the_task(cls, value: str, info: ValidationInfo) -> str:
+        task = info.data.get("task")
+        if task and value not in kinds.of(task).choices:
+            raise ValueError(
+                f"{value!r} is no metric of transfer.task={task}; expected {', '.join(kinds.of(task).choices)}"
+            )
+        return value
+
+    @field_validator("labels_per_class")
+    @classmethod
+    def _where_there_are_single_classes(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        task = info.data.get("task")
+        if value and task in ("multi_label", "regression"):
+            raise ValueError(f"transfer.task={task} has no single classes to count by; use label_fractions")
         return value
 
     @field_validator("seeds", mode="before")
@@ -158,7 +197,7 @@ def run(
     from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class)
+    labelled = data.load(split, config.labels_per_class, config.task)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -183,7 +222,7 @@ def run(
     fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
-    summary = results.summary(fits, comparisons, method, config.metric)
+    summary = results.summary(fits, comparisons, method, config.metric, config.task)
     _require(config.strategies[0], summary, failures)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
@@ -202,6 +241,7 @@ def run(
             **({"encoders": [method, *(one.name for one in others)]} if others else {}),
             "seeds": len(config.seeds),
             "classes": len(labelled.classes),
+            **({} if config.task == CLASSIFICATION else {"task": config.task, "class_names": labelled.classes}),
             "labelled": {"val": len(labelled.val), "test": len(labelled.test)},
             "test_groups": labelled.num_groups,
             "scratch": results.scratch_facts(fits, config.scratch.steps),

@@ -31,6 +31,7 @@ STRATEGIES = {
     "distill_logits": "ssl_tasks.transfer.distill_logits",
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
+    "retrieval": "ssl_tasks.transfer.retrieval",
     "concatenate": "ssl_tasks.transfer.concatenate",
     "select_features": "ssl_tasks.transfer.select_features",
     "weighted_encoders": "ssl_tasks.transfer.weighted_encoders",
@@ -49,6 +50,11 @@ BASELINE = "from_scratch"
 def names() -> list[str]:
     """The strategies that a recipe may list."""
     return sorted(name for name in STRATEGIES if name != BASELINE)
+
+
+def names_for(task: str) -> list[str]:
+    """Those of them that can do a task."""
+    return [name for name in names() if task in strategy(name).tasks]
 
 
 def with_counterparts(listed: Sequence[str]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_tasks.transfer.metrics import score
+from ssl_tasks.transfer import kinds
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 Map = Callable[[FloatArray], FloatArray]
+ONE_CLASS = frozenset({CLASSIFICATION})
+ALL_FITTED = frozenset({CLASSIFICATION, MULTI_LABEL, REGRESSION})
 
 
 @dataclass(frozen=True)
@@ -78,24 +81,27 @@ class Task:
     """One fit. Rows are embeddings (N, D), or positions (N,) for a strategy that needs payloads."""
 
     train: NDArray[Any]
-    labels: IntArray
-    """(N,) in [0, num_classes); a class of the data set may be missing here."""
+    labels: NDArray[Any]
+    """(N,) in [0, num_classes); a class of the data set may be missing here. For `multi_label` (N, K) 0 and 1, for
+    `regression` (N,) float64."""
     val: NDArray[Any]
-    val_labels: IntArray
+    val_labels: NDArray[Any]
     """(V,); V may be 0, then strategies take their default."""
     test: NDArray[Any]
     num_classes: int
+    """1 for `regression`: scores then have one column, of numbers."""
     seed: int
     metric: str = "accuracy"
     """What is maximized on val."""
     context: Context | None = None
+    task: str = CLASSIFICATION
+    """One of `targets.TASKS`."""
     widths: Sequence[int] = ()
     """Columns of each encoder, where rows are the embeddings by several of them side by side."""
 
     def val_score(self, scores: FloatArray) -> tuple[float, float]:
-        """What to maximize over candidates: the metric on val, and log likelihood where that is equal."""
-        values = score(self.val_labels, scores)
-        return values[self.metric], -values["log_loss"]
+        """What to maximize over candidates: the metric on val, and log likelihood (or RMSE) where that is equal."""
+        return kinds.of(self.task).merit(self.val_labels, scores, self.metric)
 
 
 @dataclass(frozen=True)
@@ -103,11 +109,14 @@ class Prediction:
     """What a fit says of the test rows."""
 
     scores: FloatArray
-    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least."""
+    """(T, K) class probabilities; rows sum to 1, classes without a train row get the least. For `multi_label` the
+    probability of each class by itself, for `regression` (T, 1) numbers. Not looked at where `judged` is given."""
     chosen: dict[str, float] = field(default_factory=dict)
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
     text: str = ""
     """What a fit has to say in words, such as the rules of a tree."""
+    judged: Callable[[IntArray], FloatArray] | None = None
+    """For `retrieval`: from the classes (T,) of the test rows to (T, M) measures of each row's ranking."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -149,6 +158,8 @@ class Strategy:
     """What it is compared with: itself on the untrained network, or, where that would be it, training from scratch."""
     check: Callable[[Blueprint], None] | None = None
     """Refuses networks and options it cannot work with, by a `RequestError`, before any stage runs."""
+    tasks: frozenset[str] = ONE_CLASS
+    """Of `targets.TASKS`, what it can predict."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
     slow: bool = False

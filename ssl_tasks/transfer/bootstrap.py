@@ -8,12 +8,13 @@ meet the same replicates, which is what makes the differences paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_tasks.transfer.metrics import METRICS, weighted
+from ssl_tasks.transfer.metrics import weighted
 
 Float = NDArray[np.float64]
 Int = NDArray[np.int64]
@@ -45,13 +46,20 @@ def seed_weights(num_seeds: int, resamples: int, seed: int) -> Float:
 
 
 def replicates(
-    labels: Int, outcomes: Sequence[tuple[Int, Float, Float]], groups: Int, num_classes: int, resamples: int, seed: int
+    labels: NDArray[Any],
+    outcomes: Sequence[tuple[NDArray[Any], Float, Float]],
+    groups: Int,
+    num_classes: int,
+    resamples: int,
+    seed: int,
+    weigh: Callable[..., dict[str, Float]] = weighted,
 ) -> list[dict[str, Float]]:
     """Every metric of every fit under every replicate of the test groups.
 
     Args:
         labels: (T,) true classes.
         outcomes: per fit, predicted classes (T,), likelihoods of the true class (T,) and of the predicted one (T,).
+        weigh: as `metrics.weighted`; that of the task's kind, whose labels and answers these are then.
 
     Returns:
         Per fit, (B,) for each metric.
@@ -59,8 +67,8 @@ def replicates(
     blocks: list[list[dict[str, Float]]] = [[] for _ in outcomes]
     for weights_TB in group_weights(groups, resamples, seed):
         for parts, outcome in zip(blocks, outcomes, strict=True):
-            parts.append(weighted(labels, *outcome, weights_TB, num_classes))
-    return [{name: np.concatenate([part[name] for part in parts]) for name in METRICS} for parts in blocks]
+            parts.append(weigh(labels, *outcome, weights_TB, num_classes))
+    return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in blocks]
 
 
 def interval(difference_BS: Float, shares_BS: Float) -> tuple[float, float]:

@@ -24,6 +24,8 @@ class Fitted:
     """Rows (N, D) to class probabilities (N, K)."""
     facts: dict[str, float] = field(default_factory=dict)
     """What is worth knowing of it."""
+    model: Any = None
+    """scikit-learn's, where somebody asks for its weights."""
 
 
 def choose(task: Task, candidates: Sequence[T], default: T, train: Callable[[T], Fitted]) -> tuple[T, Fitted]:
@@ -47,6 +49,11 @@ def choose(task: Task, candidates: Sequence[T], default: T, train: Callable[[T],
 def from_probabilities(model: Any, num_classes: int) -> Fitted:
     """The model's own `predict_proba`; a class that it never saw has none."""
     return Fitted(lambda rows: _spread(model.predict_proba(rows), model.classes_, num_classes))
+
+
+def from_numbers(model: Any, scale: float = 1.0, offset: float = 0.0) -> Fitted:
+    """The model's own `predict`, times `scale` and plus `offset`, as (N, 1) numbers."""
+    return Fitted(lambda rows: model.predict(rows).reshape(-1, 1).astype(np.float64) * scale + offset)
 
 
 def from_decisions(model: Any, task: Task) -> Fitted:

@@ -14,16 +14,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_tasks.errors import PretextflowError
-from ssl_tasks.transfer import BASELINE, majority, strategy
+from ssl_tasks.transfer import BASELINE, kinds, majority, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
-from ssl_tasks.transfer.metrics import ranked, score
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 NOT_THE_FITS = (PretextflowError, MemoryError, OSError)
@@ -49,7 +50,7 @@ class _Done:
     """What a worker hands back; the budgets that ask for the same rows share it."""
 
     values: dict[str, float]
-    predicted: IntArray
+    predicted: NDArray[Any]
     confidence: FloatArray
     likelihood: FloatArray
     chosen: dict[str, float]
@@ -69,7 +70,8 @@ def evaluate(
 
     Args:
         encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
-        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`.
+        context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
+            does a task that they are not for.
         stop: set before the fits that still run are waited for, so that `context` can end them.
         further: a method to embeddings by further encoders, for strategies that combine them with those of the method.
     """
@@ -81,8 +83,9 @@ def evaluate(
         for method, load in encoders.items():
             reused = replace(context, method=method) if context else None
             everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
-        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if context else []
-        if context:
+        has_baselines = context is not None and data.task in majority.STRATEGY.tasks
+        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if has_baselines else []
+        if has_baselines:
             everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, context)()]
     for name in plan.strategies:
         if strategy(name).untrained == BASELINE and RANDOM_INIT in encoders:  # it would be the same fits again
@@ -205,10 +208,11 @@ def _attempt(
         val=rows[data.val],
         val_labels=data.labels[data.val],
         test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
-        num_classes=len(data.classes),
+        num_classes=data.num_outputs,
         seed=seed,
         metric=metric,
         context=context,
+        task=data.task,
         widths=widths,
     )
     try:
@@ -222,16 +226,18 @@ def _attempt(
 
 
 def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
-    labels, scores = data.labels[data.test], prediction.scores[: len(data.test)]
-    chosen = dict(prediction.chosen)
+    kind, chosen = kinds.of(data.task), dict(prediction.chosen)
+    asked = data.labels[np.concatenate([data.test, data.val])]
+    given = prediction.scores if prediction.judged is None else prediction.judged(asked)
+    labels, scores = asked[: len(data.test)], given[: len(data.test)]
     if len(data.val):
-        chosen[f"val_{metric}"] = score(data.labels[data.val], prediction.scores[len(data.test) :])[metric]
-    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+        chosen[f"val_{metric}"] = kind.score(asked[len(data.test) :], given[len(data.test) :])[metric]
+    predicted, likelihood, confidence = kind.answers(labels, scores)
     return _Done(
-        values={**score(labels, scores), **ranked(labels, scores)},
+        values={**kind.score(labels, scores), **kind.ranked(labels, scores)},
         predicted=predicted,
-        confidence=scores[index, predicted],
-        likelihood=scores[index, labels],
+        confidence=confidence,
+        likelihood=likelihood,
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,

@@ -5,7 +5,7 @@ On the untrained network this would be training from scratch, which is what it i
 
 from __future__ import annotations
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import tune
 
@@ -15,4 +15,12 @@ def fit(task: Task) -> Prediction:
     return tune(task, Start)
 
 
-STRATEGY = Strategy("fine_tune", "fine-tuning", fit, needs="payload", untrained="from_scratch", seeded=True)
+STRATEGY = Strategy(
+    "fine_tune",
+    "fine-tuning",
+    fit,
+    needs="payload",
+    tasks=ALL_FITTED,
+    untrained="from_scratch",
+    seeded=True,
+)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from ssl_tasks.transfer.base import FloatArray, IntArray
+from numpy.typing import NDArray
+
+from ssl_tasks.transfer.base import FloatArray
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,12 @@ class Fit(Cell):
     """One fit and what became of the labelled test rows."""
 
     num_labels: int
-    predicted: IntArray
-    """(T,)"""
+    predicted: NDArray[Any]
+    """(T,) classes, or numbers; for `multi_label` (T, K) probabilities, for `retrieval` (T, M) measures."""
     confidence: FloatArray
-    """(T,) probability of the predicted class."""
+    """(T,) probability of the predicted class; of other tasks nothing."""
     likelihood: FloatArray
-    """(T,) probability of the true class."""
+    """(T,) probability of the true class; of other tasks nothing."""
     values: dict[str, float]
     chosen: dict[str, float]
     text: str = ""

@@ -5,7 +5,7 @@ It trains as the strategies that tune the encoder do (`training`), under its own
 
 from __future__ import annotations
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.heads import with_head
 from ssl_tasks.transfer.training import Schedule, Start, predict, train
 
@@ -18,4 +18,4 @@ def fit(task: Task) -> Prediction:
     return predict(task, train(task, schedule, lambda: Start(with_head(context.build(task.seed), task.num_classes))))
 
 
-STRATEGY = Strategy("from_scratch", "training from scratch", fit, needs="payload", seeded=True)
+STRATEGY = Strategy("from_scratch", "training from scratch", fit, needs="payload", tasks=ALL_FITTED, seeded=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.layers import depths, freeze_below, num_layers
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import context_of, schedule_of, tune
@@ -42,5 +42,11 @@ def fit(task: Task) -> Prediction:
 
 
 STRATEGY = Strategy(
-    "gradual_unfreezing", "gradual unfreezing", fit, needs="payload", untrained="from_scratch", seeded=True
+    "gradual_unfreezing",
+    "gradual unfreezing",
+    fit,
+    needs="payload",
+    tasks=ALL_FITTED,
+    untrained="from_scratch",
+    seeded=True,
 )

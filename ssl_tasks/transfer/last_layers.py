@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer.base import Blueprint, Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Blueprint, Prediction, Strategy, Task
 from ssl_tasks.transfer.layers import depths, freeze_below, num_layers
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import context_of, tune
@@ -40,4 +40,12 @@ def check(blueprint: Blueprint) -> None:
         )
 
 
-STRATEGY = Strategy("last_layers", "fine-tuning of the last layers", fit, needs="payload", seeded=True, check=check)
+STRATEGY = Strategy(
+    "last_layers",
+    "fine-tuning of the last layers",
+    fit,
+    needs="payload",
+    tasks=ALL_FITTED,
+    seeded=True,
+    check=check,
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.layers import depths, num_layers
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import context_of, tune
@@ -35,6 +35,7 @@ STRATEGY = Strategy(
     "fine-tuning with layer-wise learning rates",
     fit,
     needs="payload",
+    tasks=ALL_FITTED,
     untrained="from_scratch",
     seeded=True,
 )

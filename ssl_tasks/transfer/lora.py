@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer.base import Blueprint, Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Blueprint, Prediction, Strategy, Task
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import context_of, tune
 
@@ -45,4 +45,4 @@ def check(blueprint: Blueprint) -> None:
         raise RequestError(f"transfer.tune.lora_rank: {rank} is no low rank, the attention is {width} wide")
 
 
-STRATEGY = Strategy("lora", "low-rank adapters", fit, needs="payload", seeded=True, check=check)
+STRATEGY = Strategy("lora", "low-rank adapters", fit, needs="payload", tasks=ALL_FITTED, seeded=True, check=check)

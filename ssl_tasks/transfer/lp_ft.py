@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.heads import fill
 from ssl_tasks.transfer.probed import Probe, fit_probe
 from ssl_tasks.transfer.training import Start
@@ -32,5 +32,11 @@ def start(network: nn.Sequential, probe: Probe) -> Start:
 
 
 STRATEGY = Strategy(
-    "lp_ft", "a linear probe, then fine-tuning", fit, needs="payload", untrained="from_scratch", seeded=True
+    "lp_ft",
+    "a linear probe, then fine-tuning",
+    fit,
+    needs="payload",
+    tasks=ALL_FITTED,
+    untrained="from_scratch",
+    seeded=True,
 )

@@ -1,18 +1,22 @@
-"""The least that any classifier should beat: every row gets the class shares of the labelled train rows."""
+"""The least that any fit should beat: every row gets the class shares, or the mean, of the labelled train rows."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.tables import MAJORITY
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 
 def fit(task: Task) -> Prediction:
-    """The shares; the most frequent class is predicted, of equal ones the first."""
-    shares = np.bincount(task.labels, minlength=task.num_classes) / len(task.labels)
+    """The shares; the most frequent class is predicted, of equal ones the first. Of numbers the mean."""
+    if task.task == CLASSIFICATION:
+        shares = np.bincount(task.labels, minlength=task.num_classes) / len(task.labels)
+    else:
+        shares = task.labels.reshape(len(task.labels), task.num_classes).mean(axis=0)
     return Prediction(np.tile(shares, (len(task.test), 1)))
 
 
-STRATEGY = Strategy(MAJORITY, "always the most frequent class", fit, needs="payload")
+STRATEGY = Strategy(MAJORITY, "always the most frequent class", fit, needs="payload", tasks=ALL_FITTED)
 """A baseline beside the others; no recipe lists it."""

@@ -70,13 +70,21 @@ def _mean_of_ratios(part_KB: Float, whole_KB: Float) -> Float:
     return mean
 
 
+def answers(labels: Int, scores: Float) -> tuple[Int, Float, Float]:
+    """Predicted classes (T,), and the probabilities that the true (T,) and the predicted (T,) ones were given.
+
+    Args:
+        labels: (T,) true classes.
+        scores: (T, K) class probabilities.
+    """
+    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
+    return predicted, scores[index, labels], scores[index, predicted]
+
+
 def score(labels: Int, scores: Float) -> dict[str, float]:
     """Every one of `METRICS` of class probabilities (T, K) against true classes (T,); T must not be 0."""
     assert len(labels), "no rows to score"
-    index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
-    values = weighted(
-        labels, predicted, scores[index, labels], scores[index, predicted], np.ones((len(labels), 1)), scores.shape[1]
-    )
+    values = weighted(labels, *answers(labels, scores), np.ones((len(labels), 1)), scores.shape[1])
     return {name: float(value[0]) for name, value in values.items()}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer.base import Blueprint, Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Blueprint, Prediction, Strategy, Task
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import context_of, tune
 
@@ -44,4 +44,12 @@ def check(blueprint: Blueprint) -> None:
         )
 
 
-STRATEGY = Strategy("net2net", "fine-tuning of a larger copy", fit, needs="payload", seeded=True, check=check)
+STRATEGY = Strategy(
+    "net2net",
+    "fine-tuning of a larger copy",
+    fit,
+    needs="payload",
+    tasks=ALL_FITTED,
+    seeded=True,
+    check=check,
+)

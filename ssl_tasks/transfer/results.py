@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ssl_tasks.schema import GROUP_ID, LABEL, ROW, TRANSFER
+from ssl_tasks.schema import GROUP_ID, ROW, TRANSFER
 from ssl_tasks.store import Output
+from ssl_tasks.transfer import BASELINE, kinds, predictions
 from ssl_tasks.transfer import strategy as strategy_of
 from ssl_tasks.transfer.bootstrap import (
     Float,
@@ -24,7 +25,6 @@ from ssl_tasks.transfer.bootstrap import (
 )
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Cell, Failure, Fit
-from ssl_tasks.transfer.metrics import METRICS, RANKED
 from ssl_tasks.transfer.tables import (
     BASELINES,
     CHOICES,
@@ -32,10 +32,10 @@ from ssl_tasks.transfer.tables import (
     FAILURES,
     FROM_SCRATCH,
     MAJORITY,
-    PREDICTIONS,
     RANDOM_INIT,
     RAW_INPUT,
 )
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 Replicates = dict[str, Float]
 """Metric to its values (B,) under the bootstrap's replicates of the test groups."""
@@ -44,6 +44,7 @@ Budget = tuple[float, int]
 Key = tuple[str, str, Budget]
 """Strategy, method and budget."""
 
+TRAIN_FACTS = ("train_accuracy", "train_r2")
 PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
 """Of a baseline's comparison in the summary."""
 
@@ -67,8 +68,7 @@ def metrics_table(fits: Sequence[Fit]) -> pa.Table:
     rows = [
         {**_keys(fit), "num_labels": fit.num_labels, "metric": name, "value": fit.values[name]}
         for fit in fits
-        for name in (*METRICS, *RANKED)
-        if name in fit.values
+        for name in fit.values
     ]
     return pa.Table.from_pylist(rows, schema=TRANSFER)
 
@@ -91,7 +91,7 @@ def rules_table(fits: Sequence[Fit]) -> pa.Table | None:
 
 
 def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, seed: int) -> pa.Table:
-    """`tables.COMPARISONS`: the encoder of `method` against the baselines, every one of `METRICS` with its interval.
+    """`tables.COMPARISONS`: the encoder of `method` against the baselines, every metric of its kind with its interval.
 
     A comparison rests on the seeds for which both sides have a fit. There are as many replicates as the correction
     for the number of comparisons needs, however few `resamples` are.
@@ -102,10 +102,11 @@ def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, se
     pairs = list(_pairs(cells, method))
     resamples = max(resamples, replicates_needed(len(pairs)))
     outcomes = [(fit.predicted, fit.likelihood, fit.confidence) for fit in fits]
-    drawn = replicates(data.labels[data.test], outcomes, data.groups, len(data.classes), resamples, seed)
+    kind, labels = kinds.of(data.task), data.labels[data.test]
+    drawn = replicates(labels, outcomes, data.groups, data.num_outputs, resamples, seed, kind.weighted)
     shares = functools.cache(lambda num_seeds: seed_weights(num_seeds, resamples, seed))
     rows = []
-    for metric in METRICS:
+    for metric in kind.metrics:
         found = []
         for about, sides in pairs:
             assert all(fits[ours].num_labels == fits[theirs].num_labels for ours, theirs in sides)
@@ -152,43 +153,47 @@ def _difference(
 
 
 def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelled) -> None:
-    """`tables.PREDICTIONS`, one row group for each fit, so that memory holds one fit's rows."""
-    classes = pa.array(data.classes, pa.string())
-    test = data.splits.take(data.test)
-    with out.writer(name, PREDICTIONS) as writer:
+    """`predictions.schema_of` the task, one row group for each fit, so that memory holds one fit's rows."""
+    schema, test = predictions.schema_of(data.task), data.splits.take(data.test)
+    with out.writer(name, schema) as writer:
         for fit in fits:
             constant = {key: pa.repeat(pa.scalar(value), test.num_rows) for key, value in _keys(fit).items()}
-            columns = {
-                **constant,
-                ROW: test[ROW],
-                GROUP_ID: test[GROUP_ID],
-                LABEL: test[LABEL],
-                "predicted": classes.take(pa.array(fit.predicted)),
-                "confidence": pa.array(fit.confidence),
-                "likelihood": pa.array(fit.likelihood),
-            }
-            writer.write_table(pa.table([columns[key] for key in PREDICTIONS.names], schema=PREDICTIONS))
+            columns = {**constant, ROW: test[ROW], GROUP_ID: test[GROUP_ID], **predictions.columns(fit, data, test)}
+            writer.write_table(pa.table([columns[key] for key in schema.names], schema=schema))
 
 
 def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:
-    """How far the from-scratch baseline got: its steps, and the share of its labelled rows it fits, by fraction."""
-    fitted: dict[float, list[float]] = defaultdict(list)
+    """How far the from-scratch baseline got: its steps, and by fraction how well it fits its own labelled rows.
+
+    That is `train_accuracy`, the share of them that it gets right, or `train_r2` where they are numbers. Empty where
+    there is no such baseline.
+    """
+    fitted: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for fit in fits:
         if fit.strategy == FROM_SCRATCH:
-            fitted[fit.label_fraction].append(fit.chosen["train_accuracy"])
-    by_fraction = {f"{fraction:g}": float(np.mean(values)) for fraction, values in fitted.items()}
-    return {"steps": steps, "train_accuracy": by_fraction}
+            name = next(name for name in fit.chosen if name in TRAIN_FACTS)
+            fitted[name][fit.label_fraction].append(fit.chosen[name])
+    facts = {
+        name: {f"{fraction:g}": float(np.mean(values)) for fraction, values in of.items()}
+        for name, of in fitted.items()
+    }
+    return {"steps": steps, **facts} if facts else {}
 
 
-def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str) -> list[dict[str, Any]]:
+def summary(
+    fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str, task: str = CLASSIFICATION
+) -> list[dict[str, Any]]:
     """A line for each strategy and label budget: means over seeds, and the differences with their intervals.
 
     `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
     `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
     reached on val. `counterpart` names the strategy that a strategy is meant to beat on the same encoder, where there
-    is one; `counterpart_value` is what it reached. A budget without a fit of `random_init` or of `from_scratch` has no
-    line.
+    is one; `counterpart_value` is what it reached. A budget without a fit of `random_init`, or where the task has that
+    baseline of `from_scratch`, has no line. Where less of the metric is better, a line says so as `lower_is_better`,
+    and of a metric in the unit of the numbers `scale` is what the share that matters is one of: what always saying
+    their mean reaches.
     """
+    needed = {RANDOM_INIT, FROM_SCRATCH} if task in strategy_of(BASELINE).tasks else {RANDOM_INIT}
     values: dict[Key, list[Fit]] = defaultdict(list)
     for fit in fits:
         values[_key(fit)].append(fit)
@@ -200,7 +205,7 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
     lines = []
     for (strategy, of, budget), ours in values.items():
         found = against[strategy, budget]
-        if of != method or not {RANDOM_INIT, FROM_SCRATCH} <= found.keys():
+        if of != method or not needed <= found.keys():
             continue
         line: dict[str, Any] = {
             "strategy": strategy,
@@ -218,8 +223,13 @@ def summary(fits: Sequence[Fit], comparisons: pa.Table, method: str, metric: str
             line |= {baseline: value} if baseline in PREFIXES else {"counterpart": baseline, "counterpart_value": value}
             line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
             line[f"{prefix}p"] = row["p_holm"]
-        lines.append(line)
+        lines.append(line | _scale(line))
     return lines
+
+
+def _scale(line: Mapping[str, Any]) -> dict[str, Any]:
+    lower = {"lower_is_better": True} if line["metric"] in kinds.LOWER_IS_BETTER else {}
+    return lower | ({"scale": line.get(MAJORITY, line[RANDOM_INIT])} if line["metric"] in kinds.IN_UNITS else {})
 
 
 def _mean(fits: Sequence[Fit], metric: str) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer.base import Blueprint, Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Blueprint, Prediction, Strategy, Task
 from ssl_tasks.transfer.layers import depths, num_layers
 from ssl_tasks.transfer.training import Start
 from ssl_tasks.transfer.tuning import context_of, tune
@@ -57,6 +57,7 @@ STRATEGY = Strategy(
     "the first stages, the others trained afresh",
     fit,
     needs="payload",
+    tasks=ALL_FITTED,
     untrained="from_scratch",
     seeded=True,
     check=check,

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssl_tasks.transfer import kinds
 from ssl_tasks.transfer.base import FloatArray, IntArray, Prediction, Task
+from ssl_tasks.transfer.outputs import Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -27,13 +29,6 @@ PROBE_SHARE = 0.25
 EVAL_ROWS = 512
 Loss = Callable[["nn.Module", "Tensor", "Tensor"], "Tensor"]
 """Of a network, its input (B, ...) and labels (B,), -1 where there is none, to a scalar."""
-
-
-def supervised(network: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy."""
-    from torch.nn import functional as F
-
-    return F.cross_entropy(network(inputs), labels)
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,8 @@ class Start:
     """Share of the learning rate by a parameter's name; 1 for others."""
     before_step: Callable[[int], None] | None = None
     """Told the number of the step that comes; may freeze and thaw parameters that needed a gradient at first."""
-    loss: Loss = supervised
+    loss: Loss | None = None
+    """Where it is not the one that fits the task (`outputs.Outputs.loss`)."""
     rows: tuple[IntArray, IntArray] | None = None
     """Positions and labels (-1: none) to train on, where they are not the task's."""
 
@@ -93,10 +89,10 @@ def predict(task: Task, trained: Training, **chosen: float) -> Prediction:
 
     Returns:
         The scores, with the learning rate and the share of its labelled rows that the network got right at the
-        end: well below 1 says that the steps were too few.
+        end (of numbers R2): well below 1 says that the steps were too few.
     """
-    right = trained.scores(task.train).argmax(axis=1) == task.labels
-    facts = {"learning_rate": trained.rate, "train_accuracy": float(right.mean())}
+    fitted = kinds.of(task.task).fitted(task.labels, trained.scores(task.train))
+    facts = {"learning_rate": trained.rate, **fitted}
     return Prediction(trained.scores(task.test), facts | chosen)
 
 
@@ -116,8 +112,10 @@ class Training:
         self.task, self.context, self.schedule, self.start, self.rate, self.step = (
             task, task.context, schedule, start, rate, 0
         )  # fmt: skip
-        positions, labels = start.rows or (task.train, task.labels)
+        self.meaning = Outputs.of(task)
+        positions, labels = start.rows or (task.train, self.meaning.targets(task.labels))
         self.positions, self.labels = torch.from_numpy(positions), torch.from_numpy(labels)
+        self.loss = start.loss or self.meaning.loss
         device = self.context.payload(task.train[:1]).device
         # channels_last takes two thirds of the time for small convolutional networks on a CPU
         self.network = start.network.to(device).to(memory_format=torch.channels_last)
@@ -137,7 +135,7 @@ class Training:
             payload = self.context.payload(self.positions[chosen].numpy())
             keys = row_keys(self.task.seed, self.step, self.positions[chosen]).to(payload.device)
             inputs = self._input(self.context.augment(payload, keys))
-            self.start.loss(self.network, inputs, self.labels[chosen].to(payload.device)).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            self.loss(self.network, inputs, self.labels[chosen].to(payload.device)).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             self.optimizer.step(self.rate * 0.5 * (1.0 + math.cos(math.pi * self.step / self.schedule.steps)))
             self.step += 1
 
@@ -152,11 +150,10 @@ class Training:
         return order[place * size : (place + 1) * size]
 
     def scores(self, positions: IntArray) -> FloatArray:
-        """(N, K) class probabilities of unaugmented rows."""
+        """(N, K) class probabilities, or (N, 1) numbers, of unaugmented rows."""
         import torch
 
-        outputs = torch.from_numpy(self.outputs(positions, self.network))
-        return outputs.softmax(dim=1).numpy()
+        return self.meaning.scores(torch.from_numpy(self.outputs(positions, self.network))).numpy()
 
     def outputs(self, positions: IntArray, part: nn.Module) -> FloatArray:
         """(N, ...) what `part` of the network gives for unaugmented rows."""

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from ssl_tasks.report.verdict import decide, signed
+from ssl_tasks.report.units import signed
+from ssl_tasks.report.verdict import decide
 
 
 def line(fraction: float, random: tuple[float, float, float], scratch: tuple[float, float, float], **more: Any) -> Any:

@@ -14,6 +14,7 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer import BASELINE, STRATEGIES, names, strategy
 from ssl_tasks.transfer.base import Context, Strategy, Task
 from ssl_tasks.transfer.options import Options
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 # mlp stops after its steps, converged or not; a fit of two rows has little to converge to
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -30,7 +31,10 @@ NO_TABLES = {"lora", "net2net"}
 """Of transformers and ResNets; tests of their own hold them to the same."""
 
 
-@pytest.fixture(params=sorted({*STRATEGIES} - NO_TABLES))
+CLASSIFIERS = {name for name in STRATEGIES if CLASSIFICATION in strategy(name).tasks}
+
+
+@pytest.fixture(params=sorted(CLASSIFIERS - NO_TABLES))
 def found(request: pytest.FixtureRequest) -> Strategy:
     return strategy(request.param)
 

@@ -57,7 +57,7 @@ def test_a_constant_feature_is_no_feature() -> None:
 def test_first_steps_bend_the_features_less_than_those_of_fine_tuning() -> None:
     """The paper's point (section 3): a head that is right already sends small gradients to the features."""
     from ssl_tasks.transfer.heads import fill
-    from ssl_tasks.transfer.training import supervised
+    from ssl_tasks.transfer.outputs import Outputs
 
     task = digits.task(digits.MLP, labelled=100)
     assert task.context is not None
@@ -68,6 +68,6 @@ def test_first_steps_bend_the_features_less_than_those_of_fine_tuning() -> None:
         network = with_head(digits.encoder(digits.MLP), 10)
         random = np.random.default_rng(0).normal(size=probe.weight.shape) * probe.weight.std()
         fill(network[1], scale * probe.weight + (1 - scale) * random, scale * probe.bias)
-        supervised(network, inputs, torch.from_numpy(task.labels)).backward()
+        Outputs().loss(network, inputs, torch.from_numpy(task.labels)).backward()
         sizes.append(sum(p.grad.square().sum().item() for p in network[0].parameters() if p.grad is not None))
     assert sizes[0] < 0.5 * sizes[1]
