@@ -61,34 +61,40 @@ def _about(record: RunRecord) -> dict[str, Any]:
 def recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
     """`key`, `old`, `new` of each key whose value differs, None where a recipe has none; first those that count.
 
-    `changes_result` is false for workers, devices and the like, which no fingerprint holds.
+    A key that a recipe of an earlier version does not have counts as its default. `changes_result` is false for
+    workers, devices and the like, which no fingerprint holds.
     """
     before, after = dict(leaves(old)), dict(leaves(new))
-    keys = [key for key in dict.fromkeys([*after, *before]) if before.get(key) != after.get(key)]
     models = [recipe_model(dag_of(values)) for values in (new, old)]
-    lines = [
-        {"key": key, "old": before.get(key), "new": after.get(key), "changes_result": _counts(key, models)}
-        for key in keys
-    ]
+    lines = []
+    for key in dict.fromkeys([*after, *before]):
+        counts, default = _about_key(key, models)
+        line = {"key": key, "old": before.get(key, default), "new": after.get(key, default), "changes_result": counts}
+        if line["old"] != line["new"]:
+            lines.append(line)
     return sorted(lines, key=lambda line: not line["changes_result"])
 
 
-def _counts(key: str, models: Sequence[type[BaseModel]]) -> bool:
-    """Whether a key of a recipe is part of fingerprints. What today's recipes do not know is taken to be."""
+def _about_key(key: str, models: Sequence[type[BaseModel]]) -> tuple[bool, Any]:
+    """Whether a key of a recipe is part of fingerprints, as what today's recipes do not know is taken to be, and its
+    default as plain JSON, None where there is none."""
     if key == "name":
-        return False
-    section = key.split(".")[0]
-    model = next((one for one in models if section in one.model_fields), models[0])
-    for part in key.split("."):
+        return False, None
+    *sections, last = key.split(".")
+    first = key.split(".")[0]
+    model = next((one for one in models if first in one.model_fields), models[0])
+    for part in sections:
         info = model.model_fields.get(part)
-        if info is None:
-            return True
+        if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
+            return True, None
         if is_execution(model, part):
-            return False
-        if not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
-            return True
+            return False, None
         model = info.annotation
-    return True
+    info = model.model_fields.get(last)
+    if info is None or info.is_required():
+        return not (info and is_execution(model, last)), None
+    default = model.model_construct(**{last: info.get_default(call_default_factory=True)})
+    return not is_execution(model, last), default.model_dump(mode="json", include={last})[last]
 
 
 def _stages(store: Store, old: RunRecord, new: RunRecord) -> Iterator[dict[str, Any]]:

@@ -13,14 +13,15 @@ from flows.recipe import Recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster.connect import require_answer
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import STATS_FILE, TEST, TRAIN
+from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, STATS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.transfer import data
+from ssl_tasks.transfer import data, domains
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
     from flows.plan import Planned
+    from ssl_tasks.transfer.options import DomainsConfig
 
 ASSUMED_COLUMNS = 1_000
 """Of tables that nobody has read yet: so many that only what no table allows is refused."""
@@ -96,8 +97,38 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
         data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
 
 
+def require_targets(recipe: Recipe, split: Artifact) -> None:
+    """Refuse strategies that learn several kinds of targets at once for rows that have one."""
+    from ssl_tasks.transfer import any_joint, joint
+
+    transfer = getattr(recipe, "transfer", None)
+    if any_joint(getattr(transfer, "strategies", ())):
+        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+        joint.check(joint.load(split, labelled), labelled)
+
+
 def _task(recipe: Recipe) -> str:
     return getattr(getattr(recipe, "transfer", None), "task", CLASSIFICATION)
+
+
+def require_domains(recipe: Recipe, ingested: Artifact) -> None:
+    """Refuse domains that the data does not have, and such with different label sets."""
+    if given := _domains(recipe):
+        domains.pairs(ingested.table(ROWS_FILE, [DOMAIN, LABEL]), given)
+
+
+def require_domain_rows(recipe: Recipe, split: Artifact) -> None:
+    """Refuse domains of too few rows or labels in a split."""
+    if given := _domains(recipe):
+        transfer: Any = getattr(recipe, "transfer", None)
+        domains.check(split.table(SPLITS_FILE, [DOMAIN, SPLIT, LABEL]), given, transfer.labels_per_class)
+
+
+def _domains(recipe: Recipe) -> DomainsConfig | None:
+    """Where labels and test rows are to be of different domains: which."""
+    transfer = getattr(recipe, "transfer", None)
+    given: DomainsConfig | None = getattr(transfer, "domains", None)
+    return given if given and given.given and getattr(transfer, "strategies", []) else None
 
 
 def require_used_policies(recipe: Recipe) -> None:
@@ -253,12 +284,15 @@ class Check:
 CHECKS = (
     Check("adopt", "transfer", require_strategies_of_encoder),
     Check("ingest", "transfer", require_labels),
+    Check("ingest", "transfer", require_domains),
     Check("normalize", "transfer", require_fitting_encoders),
     Check("normalize", "transfer", require_fitting_strategies),
     Check("split", "pretrain", require_rows),
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
     Check("split", "transfer", require_usable_labels),
+    Check("split", "transfer", require_targets),
+    Check("split", "transfer", require_domain_rows),
 )
 
 

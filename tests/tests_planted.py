@@ -82,6 +82,7 @@ def planted(
     rows: int = 300,
     equal: bool = False,
     quarantined: Sequence[Mapping[str, Any]] = (),
+    domains: Sequence[str] = (),
     targets: Mapping[str, Callable[[np.ndarray], Sequence[Any]]] | None = None,
 ) -> dict[str, Artifact]:
     """Every stage's artifact up to embed.
@@ -107,6 +108,7 @@ def planted(
         values,
         {"pretrained": pretrained, "random_init": random_init},
         quarantined,
+        domains,
         {name: make(classes) for name, make in (targets or {}).items()},
     )
 
@@ -118,10 +120,14 @@ def _commit_all(
     values: np.ndarray,
     embeddings: Mapping[str, np.ndarray],
     quarantined: Sequence[Mapping[str, Any]],
+    domains: Sequence[str],
     targets: Mapping[str, Sequence[Any]],
 ) -> dict[str, Artifact]:
     count = len(given)
     table = split_table(given, splits)
+    if domains:
+        place = table.column_names.index("domain")
+        table = table.set_column(place, table.schema.field("domain"), pa.array(domains, pa.string()))
     made: dict[str, Artifact] = {}
 
     def add(stage: str, parents: Sequence[str], measured: Mapping[str, Any], *writes: Callable[[Output], Any]) -> None:

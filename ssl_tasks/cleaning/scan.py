@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact, Cursor
+from ssl_tasks.cleaning import careful
 from ssl_tasks.cleaning.families import Families
 from ssl_tasks.cleaning.groups import key_of
 from ssl_tasks.cleaning.quarantine import IDENTITY, Found, Quarantine
@@ -59,11 +60,16 @@ def scan(ingested: Artifact, modality: Modality, config: Any, out: Output, quara
     families = Families(ingested.rows)
     measures: pq.ParquetWriter | None = None
     prints = ShardWriter(out, PRINTS)
-    with contextlib.ExitStack() as files:
+    with contextlib.ExitStack() as files, careful.notes(out) as notes:
         for raw in (part for shard in iterate(ingested, "raw") for part in in_parts(shard, PART_ROWS)):
             rows = raw[ROW].chunk(0).to_numpy()
             identity = identities.take(len(rows))
+            crashing = careful.crashing(modality, raw, config) if int(rows[0]) in notes.deadly else []
+            raw = careful.without(raw, crashing)
+            notes.examining(int(rows[0]))
             checked = modality.check(raw, config)
+            for place in crashing:
+                checked.reasons[place], checked.details[place] = careful.CRASHES, "reading it ends the process"
             kept[rows] = usable = np.array([reason is None for reason in checked.reasons], bool)
             keys[rows] = _keys(checked, identity)
             if config.captions:

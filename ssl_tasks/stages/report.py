@@ -62,6 +62,7 @@ def _encoder(inputs: dict[str, Artifact]) -> Artifact:
 
 
 def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Artifact:
+    from ssl_tasks.report import domains
     from ssl_tasks.report.advice import advice
     from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
@@ -74,7 +75,8 @@ def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Ar
         method=encoder["method"],
         fitted=fitted_by(measured.get("scratch", {})),
     )
-    verdict = replace(verdict, details=[*_seen(inputs), *verdict.details, *advice(measured)])
+    details = [*_seen(inputs), *verdict.details, *domains.sentences(measured), *advice(measured)]
+    verdict = replace(verdict, details=details)
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -144,7 +146,17 @@ def _adopted(adopt: Artifact, encoder: dict[str, Any]) -> dict[str, Any]:
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
     """What the page says of labels; only where a strategy ran."""
-    from ssl_tasks.report import by_task, calibration, charts, confusion, predictions, sections, slices, units
+    from ssl_tasks.report import (
+        by_task,
+        calibration,
+        charts,
+        confusion,
+        domains,
+        predictions,
+        sections,
+        slices,
+        units,
+    )
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
@@ -169,6 +181,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
         "transfer": sections.transfer_table(verdict.lines),
+        "domains": domains.section(measured),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),
         "probe": strategy(verdict.strategy).title,

@@ -12,7 +12,7 @@ import functools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -37,6 +37,7 @@ from ssl_tasks.transfer.tables import (
     CHOICES,
     CHOICES_FILE,
     COMPARISONS,
+    DOMAINS_FILE,
     FAILURES,
     FAILURES_FILE,
     PREDICTIONS,
@@ -111,6 +112,18 @@ class TransferConfig(Options):
                 able = ", ".join(strategies_there_are.names_for(task))
                 raise ValueError(f"{name} cannot do transfer.task={task}; what can: {able}")
         return _distinct(value)
+
+    @model_validator(mode="after")
+    def _domains_where_needed(self) -> Self:
+        if self.domains.given and self.task != CLASSIFICATION:
+            raise ValueError(f"domains: task={self.task} is not measured across domains; classification is")
+        for name in self.strategies:
+            if strategies_there_are.strategy(name).adapts and not self.domains.given:
+                raise ValueError(
+                    f"strategies: {name} adapts to a domain without labels; name it in transfer.domains.target, or set "
+                    "transfer.domains.leave_one_out=true"
+                )
+        return self
 
     @field_validator("strategies")
     @classmethod
@@ -194,10 +207,12 @@ def run(
         return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
     from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, evaluate, further, raw, results
+    from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, config.labels_per_class, config.task)
+    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task)
+    if config.domains.given:
+        domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
     encoders = {
@@ -213,13 +228,24 @@ def run(
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
+    if strategies_there_are.any_joint(config.strategies):
+        context = replace(context, targets=joint.load(split, labelled))
+        joint.check(context.targets, labelled)
 
-    @functools.lru_cache(maxsize=1)  # those of one method at a time
+    @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
     def features(method: str) -> list[FloatArray]:
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
         return [further.embed(one, weights, normalize, labelled.train, device) for one in others]
 
-    fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
+    measured: dict[str, Any] = {}
+    if config.domains.given:
+        targets = domains.shifts(labelled, config.domains)
+        found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, stop, features)
+        labelled, fits, failures = found.data, found.fits, found.failures
+        out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
+        measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
+    else:
+        fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, stop, features)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric, config.task)
@@ -249,6 +275,7 @@ def run(
             "capped": results.capped(fits),
             "failed": len(failures),
             "warnings": results.warnings(fits, failures),
+            **measured,
         },
     )
 

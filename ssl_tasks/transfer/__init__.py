@@ -31,6 +31,11 @@ STRATEGIES = {
     "distill_logits": "ssl_tasks.transfer.distill_logits",
     "distill_features": "ssl_tasks.transfer.distill_features",
     "surrogate": "ssl_tasks.transfer.surrogate",
+    "coral": "ssl_tasks.transfer.coral",
+    "deep_coral": "ssl_tasks.transfer.deep_coral",
+    "mmd": "ssl_tasks.transfer.mmd",
+    "dann": "ssl_tasks.transfer.dann",
+    "adabn": "ssl_tasks.transfer.adabn",
     "retrieval": "ssl_tasks.transfer.retrieval",
     "concatenate": "ssl_tasks.transfer.concatenate",
     "select_features": "ssl_tasks.transfer.select_features",
@@ -39,6 +44,7 @@ STRATEGIES = {
     "uniform_soup": "ssl_tasks.transfer.uniform_soup",
     "greedy_soup": "ssl_tasks.transfer.greedy_soup",
     "best_tuned": "ssl_tasks.transfer.best_tuned",
+    "multi_task": "ssl_tasks.transfer.multi_task",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""
@@ -61,6 +67,11 @@ def with_counterparts(listed: Sequence[str]) -> tuple[str, ...]:
     """The strategies that a recipe lists, and after them those that they are compared with."""
     counterparts = (strategy(name).counterpart for name in listed)
     return tuple(dict.fromkeys([*listed, *(name for name in counterparts if name)]))
+
+
+def any_joint(listed: Sequence[str]) -> bool:
+    """Whether one of them learns further kinds of targets than the one that is predicted."""
+    return any(strategy(name).joint for name in listed)
 
 
 def strategy(name: str) -> Strategy:

@@ -32,6 +32,20 @@ ALL_FITTED = frozenset({CLASSIFICATION, MULTI_LABEL, REGRESSION})
 
 
 @dataclass(frozen=True)
+class Domains:
+    """Positions, where test rows are of another domain, the target, than the labels, which are of the sources."""
+
+    source: IntArray
+    """Train rows of the source domains, labelled or not."""
+    target: IntArray
+    """Train rows of the target, none of them with a label."""
+    held_out: tuple[IntArray, IntArray]
+    """Rows of source and target for measuring the gap: val rows, or train rows where a domain has too few of them."""
+    of_source: IntArray
+    """All rows of the source domains, of whatever split."""
+
+
+@dataclass(frozen=True)
 class Context:
     """For strategies that train on the samples themselves: how to read them and build a network for them."""
 
@@ -58,8 +72,12 @@ class Context:
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
     """(N, D) embeddings of all rows by that network."""
+    domains: Domains | None = None
+    """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
     further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
     """As `networks`, for each encoder of `transfer.encoders`, by its name."""
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -152,6 +170,8 @@ class Strategy:
 
     Embeddings are then those by all encoders side by side, `Task.widths` wide each.
     """
+    joint: bool = False
+    """Whether it learns every kind of target that rows have, and not only the one that is predicted."""
     counterpart: str | None = None
     """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"
@@ -162,6 +182,8 @@ class Strategy:
     """Of `targets.TASKS`, what it can predict."""
     seeded: bool = False
     """Whether a fit draws random numbers; else equal rows give an equal fit under any seed."""
+    adapts: bool = False
+    """Whether it adapts to `Context.domains`, and so needs a target domain; its `counterpart` does not adapt."""
     slow: bool = False
     """Whether its time grows so fast that it trains on at most `transfer.slow_rows` of the labelled rows."""
     version: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,8 @@ class Labelled:
     groups: Int
     """(T,) group numbers of the labelled test rows, from 0."""
     task: str = CLASSIFICATION
+    source_test: Int = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Positions of labelled test rows of the domains that the labels are from, where `test` is of another."""
 
     @property
     def num_outputs(self) -> int:

@@ -207,7 +207,7 @@ def _attempt(
         labels=data.labels[positions],
         val=rows[data.val],
         val_labels=data.labels[data.val],
-        test=rows[np.concatenate([data.test, data.val])],  # val once more: its value compares strategies
+        test=rows[np.concatenate([data.test, data.val, data.source_test])],  # val's value compares strategies
         num_classes=data.num_outputs,
         seed=seed,
         metric=metric,
@@ -227,11 +227,13 @@ def _attempt(
 
 def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -> _Done:
     kind, chosen = kinds.of(data.task), dict(prediction.chosen)
-    asked = data.labels[np.concatenate([data.test, data.val])]
+    asked = data.labels[np.concatenate([data.test, data.val, data.source_test])]
     given = prediction.scores if prediction.judged is None else prediction.judged(asked)
-    labels, scores = asked[: len(data.test)], given[: len(data.test)]
-    if len(data.val):
-        chosen[f"val_{metric}"] = kind.score(asked[len(data.test) :], given[len(data.test) :])[metric]
+    ends = np.cumsum([len(data.test), len(data.val)])
+    (labels, *others), (scores, *of_others) = np.split(asked, ends), np.split(given, ends)
+    for name, there, found in zip(("val", "source"), others, of_others, strict=True):
+        if len(there):
+            chosen[f"{name}_{metric}"] = kind.score(there, found)[metric]
     predicted, likelihood, confidence = kind.answers(labels, scores)
     return _Done(
         values={**kind.score(labels, scores), **kind.ranked(labels, scores)},

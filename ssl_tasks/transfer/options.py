@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_tasks.config import Config, artifact_references
 
@@ -81,6 +81,49 @@ class SoupConfig(Config):
     """Fits of each learning rate of `tune`: batches in another order, and other views."""
 
 
+class MultiTaskConfig(Config):
+    """How `multi_task` weighs the losses of its targets; it trains as section `tune` says."""
+
+    weighting: Literal["equal", "uncertainty", "grad_norm"] = "uncertainty"
+    alpha: float = Field(1.5, ge=0)
+    """Of `grad_norm`: how strongly a target that is learnt slowly is pulled up."""
+
+
+class DomainsConfig(Config):
+    """Labels from some domains, test rows from another; without it all domains are one."""
+
+    source: tuple[str, ...] = ()
+    """Domains whose labels are used; all but the target where none is named."""
+    target: str | None = None
+    """Domain of the test rows. Its train rows may be used without labels; its val rows choose nothing."""
+    leave_one_out: bool = False
+    """Every domain is the target once, with all others as sources."""
+
+    @property
+    def given(self) -> bool:
+        """Whether labels and test rows are of different domains."""
+        return self.leave_one_out or self.target is not None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.leave_one_out and (self.source or self.target is not None):
+            raise ValueError("leave_one_out makes every domain the target once; leave out source and target, or it")
+        if self.source and self.target is None:
+            raise ValueError("source is given and target is not; name the domain of the test rows")
+        if self.target in self.source:
+            raise ValueError(f"{self.target!r} is source and target; the target's labels are for the test alone")
+        return self
+
+
+class AdaptConfig(Config):
+    """What the strategies that adapt to a target without labels weigh their penalty by; they train as `tune` says."""
+
+    deep_coral: float = Field(1.0, ge=0)
+    mmd: float = Field(1.0, ge=0)
+    dann: float = Field(1.0, ge=0)
+    """Of the reversed gradient, at the end of its schedule."""
+
+
 class Options(Config):
     """What strategies that train networks are told; `TransferConfig` is one."""
 
@@ -93,6 +136,9 @@ class Options(Config):
     distill: DistillConfig = DistillConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
     soup: SoupConfig = SoupConfig()
+    multi_task: MultiTaskConfig = MultiTaskConfig()
+    domains: DomainsConfig = DomainsConfig()
+    adapt: AdaptConfig = AdaptConfig()
 
     @field_validator("encoders")
     @classmethod

@@ -67,6 +67,24 @@ CHOICES = pa.schema(
 
 CHOICES_FILE = "choices.parquet"
 
+DOMAINS = pa.schema(
+    [
+        pa.field("target", pa.string(), nullable=False),
+        pa.field("strategy", pa.string(), nullable=False),
+        pa.field("method", pa.string(), nullable=False),
+        pa.field("label_fraction", pa.float64(), nullable=False),
+        PER_CLASS,
+        pa.field("num_labels", pa.int64(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("value", pa.float64(), nullable=False),
+    ]
+)
+"""With `transfer.domains`, of each fit for each target domain: every metric of the target's test rows, the main one of
+the sources' (`source_` before it), and the gap between the domains in the encoder's features (`mmd_before`,
+`a_distance_before`) and in those of the fitted network (`_after`), where it has its own."""
+DOMAINS_FILE = "domains.parquet"
+
 FAILURES = pa.schema(
     [
         pa.field("strategy", pa.string(), nullable=False),

@@ -40,7 +40,7 @@ def numbers(split: Artifact, splits: pa.Table) -> Float:
     Raises:
         RequestError: there are no numbers.
     """
-    given = _ingested(split, splits, NUMBER)
+    given = ingested(split, splits, NUMBER)
     if given.null_count == len(given):
         given = _label_numbers(splits[LABEL])
     found: Float = given.to_numpy(zero_copy_only=False).astype(np.float64)
@@ -53,7 +53,7 @@ def several(split: Artifact, splits: pa.Table) -> pa.ChunkedArray:
     Raises:
         RequestError: no row has such a list.
     """
-    given = _ingested(split, splits, LABELS)
+    given = ingested(split, splits, LABELS)
     if given.null_count == len(given):
         one = " They have one label each, which is transfer.task=classification." if _any(splits[LABEL]) else ""
         raise RequestError(
@@ -126,11 +126,11 @@ def named_classes(names: Sequence[str]) -> str:
     return f"class {shown} has" if len(names) == 1 else f"{len(names)} classes ({shown}) have"
 
 
-def _ingested(split: Artifact, splits: pa.Table, column: str) -> pa.ChunkedArray:
+def ingested(split: Artifact, splits: pa.Table, column: str) -> pa.ChunkedArray:
     """A column of the ingest artifact for the rows of the split; of rows in ascending order both."""
     store = split.store
-    ingested = store.handle(store.manifest(split.manifest.parents["ingest"]))
-    whole = ingested.table(ROWS_FILE, [ROW, column])
+    before = store.handle(store.manifest(split.manifest.parents["ingest"]))
+    whole = before.table(ROWS_FILE, [ROW, column])
     places = np.searchsorted(whole[ROW].to_numpy(), splits[ROW].to_numpy())
     return whole[column].take(pa.array(places))
 

@@ -60,6 +60,8 @@ class Start:
     """Where it is not the one that fits the task (`outputs.Outputs.loss`)."""
     rows: tuple[IntArray, IntArray] | None = None
     """Positions and labels (-1: none) to train on, where they are not the task's."""
+    target: IntArray | None = None
+    """Positions of which a batch has as many rows again, after the others and with the label -1."""
 
 
 Merit = Callable[["Training"], tuple[float, ...]]
@@ -131,22 +133,34 @@ class Training:
             if self.start.before_step:
                 self.start.before_step(self.step)
             train_mode(self.network)
-            chosen = self._batch(self.step)
-            payload = self.context.payload(self.positions[chosen].numpy())
-            keys = row_keys(self.task.seed, self.step, self.positions[chosen]).to(payload.device)
+            positions, labels = self._batch(self.step)
+            payload = self.context.payload(positions.numpy())
+            keys = row_keys(self.task.seed, self.step, positions).to(payload.device)
             inputs = self._input(self.context.augment(payload, keys))
-            self.loss(self.network, inputs, self.labels[chosen].to(payload.device)).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            self.loss(self.network, inputs, labels.to(payload.device)).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
             self.optimizer.step(self.rate * 0.5 * (1.0 + math.cos(math.pi * self.step / self.schedule.steps)))
             self.step += 1
 
-    def _batch(self, step: int) -> Tensor:
-        """Indices of a step's rows: a new order every epoch, without the short batch at its end."""
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Positions and labels of a step's rows."""
+        import torch
+
+        chosen = self._indices(self.positions, step)
+        positions, labels = self.positions[chosen], self.labels[chosen]
+        if self.start.target is None:
+            return positions, labels
+        target = torch.from_numpy(self.start.target)
+        other = target[self._indices(target, step)]
+        return torch.cat([positions, other]), torch.cat([labels, torch.full_like(other, -1)])
+
+    def _indices(self, positions: Tensor, step: int) -> Tensor:
+        """Of a step's rows: a new order every epoch, without the short batch at its end."""
         from ssl_tasks.randomness import bits, row_keys
 
-        rows = len(self.positions)
+        rows = len(positions)
         size = min(self.schedule.batch_size, rows)
         epoch, place = divmod(step, rows // size)
-        order = bits(row_keys(self.task.seed, epoch, self.positions), "scratch order", 1)[:, 0].argsort(stable=True)
+        order = bits(row_keys(self.task.seed, epoch, positions), "scratch order", 1)[:, 0].argsort(stable=True)
         return order[place * size : (place + 1) * size]
 
     def scores(self, positions: IntArray) -> FloatArray:
@@ -163,9 +177,13 @@ class Training:
         parts = []
         with torch.inference_mode():
             for start in range(0, len(positions), EVAL_ROWS):
-                inputs = self._input(self.context.payload(positions[start : start + EVAL_ROWS]))
+                inputs = self.inputs(positions[start : start + EVAL_ROWS])
                 parts.append(part(inputs).double().cpu().numpy())
         return np.concatenate(parts)
+
+    def inputs(self, positions: IntArray) -> Tensor:
+        """What the network takes of unaugmented rows."""
+        return self._input(self.context.payload(positions))
 
     def _input(self, payload: Tensor) -> Tensor:
         import torch

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from ssl_tasks.transfer.base import Context, Prediction, Task
+from ssl_tasks.transfer.base import Context, Domains, Prediction, Task
+from ssl_tasks.transfer.gaps import gap
 from ssl_tasks.transfer.heads import with_head
-from ssl_tasks.transfer.training import Schedule, Start, predict, train
+from ssl_tasks.transfer.training import Schedule, Start, Training, predict, train
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,17 @@ def schedule_of(context: Context) -> Schedule:
     return Schedule.of(options.tune, options.tune.steps or options.scratch.steps)
 
 
+def domains_of(context: Context) -> Domains:
+    """Those that every strategy that `adapts` is given."""
+    assert context.domains is not None, "it adapts to a target and needs domains"
+    return context.domains
+
+
+def after(measured: Mapping[str, float]) -> dict[str, float]:
+    """A gap among the facts of a fit: the one that its own features have."""
+    return {f"{name}_after": value for name, value in measured.items()}
+
+
 def tune(task: Task, start: Callable[[nn.Sequential], Start]) -> Prediction:
     """Train the encoder with a head on `task.train` positions and score the test positions.
 
@@ -36,4 +48,12 @@ def tune(task: Task, start: Callable[[nn.Sequential], Start]) -> Prediction:
     weights = list(trained.network.parameters())
     moved = {id(weight) for weight in trained.optimizer.parameters}
     share = sum(w.numel() for w in weights if id(w) in moved) / sum(w.numel() for w in weights)
-    return predict(task, trained, trained_share=share)
+    return predict(task, trained, trained_share=share, **_gap_after(context, trained))
+
+
+def _gap_after(context: Context, trained: Training) -> dict[str, float]:
+    if context.domains is None:
+        return {}
+    encoder = next(trained.network.children())
+    source, target = (trained.outputs(rows, encoder) for rows in context.domains.held_out)
+    return after(gap(source, target))

@@ -1,11 +1,12 @@
-"""Every method on the digits and on a small CIFAR-10, as the tables of ssl_tasks/methods/README.md. Prints Markdown.
+"""Every method on the digits, a small CIFAR-10 and captioned pictures: the tables of ssl_tasks/methods/README.md.
 
-    python tests/benchmarks/methods_table.py WORK_FOLDER [digits|cifar10|all] [NUM_SEEDS]      # hours on two cores
+    python tests/benchmarks/methods_table.py WORK_FOLDER [digits|cifar10|captioned|all] [NUM_SEEDS]
 
-A row is one candidate of methods_digits.yaml or methods_cifar10.yaml: NUM_SEEDS pretrainings, five draws of labels
-each. Two runs go side by side, one thread each, so that rows/s is of one core beside a busy one. Stopped and called
-again, it goes on where it was. CIFAR-10 is the archive of PRETEXTFLOW_TEST_DATA (by default ../shared/data beside the
-checkout): the first 500 train and 200 test files of each class, by name.
+Prints Markdown, after hours on two cores. A row is one candidate of methods_digits.yaml, methods_cifar10.yaml or
+methods_captioned.yaml: NUM_SEEDS pretrainings, five draws of labels each. Two runs go side by side, one thread each, so
+that rows/s is of one core beside a busy one. Stopped and called again, it goes on where it was. CIFAR-10 is the archive
+of PRETEXTFLOW_TEST_DATA (by default ../shared/data beside the checkout): the first 500 train and 200 test files of each
+class, by name. The captioned pictures are those of the tests.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ssl_tasks.report.ranking import Line, Score
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PER_CLASS = {"train": 500, "test": 200}
+NUM_PICTURES = 2500
 NO_BASELINE = ["--set", "transfer.scratch.steps=1", "--set", "transfer.scratch.learning_rates=[0.003]"]
 """Training from scratch knows nothing of the method, and takes longer than everything else of transfer."""
 
@@ -46,6 +48,15 @@ def subset(work: Path) -> Path:
             packed.extractall(work / "unpacking", in_place, filter="data")
         (work / "unpacking" / "cifar10").rename(target)
     return target
+
+
+def pictures(work: Path) -> Path:
+    """The list of pictures with captions, drawn once."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from tests_captioned import captioned
+
+    folder = work / "captioned"
+    return folder / "list.csv" if (folder / "list.csv").exists() else captioned(folder, NUM_PICTURES)
 
 
 def compare(work: Path, recipe: str, candidates: str, settings: list[str], seeds: int) -> list[Line]:
@@ -76,6 +87,10 @@ def main(work: Path, which: str = "all", seeds: int = 3) -> None:
         settings = ["--set", f"ingest.path={subset(work)}"]
         recipe = str(HERE / "cifar10_5000.yaml")
         print(markdown(compare(work, recipe, "methods_cifar10.yaml", settings, seeds)), flush=True)
+    if which in ("captioned", "all"):
+        settings = ["--set", f"ingest.path={pictures(work)}"]
+        recipe = str(HERE / "captioned.yaml")
+        print(markdown(compare(work, recipe, "methods_captioned.yaml", settings, seeds)), flush=True)
 
 
 if __name__ == "__main__":

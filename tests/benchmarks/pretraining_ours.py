@@ -20,8 +20,8 @@ from ssl_tasks.training.config import MethodChoice, OptimizerConfig, PretrainCon
 METHOD = SimCLRConfig(name="simclr", hidden_dim=2048)
 
 
-def stage(task: dict[str, Any]) -> dict[str, Any]:
-    """The pretrain stage from files; the data stages before it are made once and found again."""
+def chain(task: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, float]]:
+    """The store, and artifact and seconds of each stage; the data stages are made once and found again."""
     from ssl_tasks.materialize import materialize
     from ssl_tasks.stages import assign, augment, clean, ingest, normalize, pretrain, split
     from ssl_tasks.store import Store
@@ -56,6 +56,12 @@ def stage(task: dict[str, Any]) -> dict[str, Any]:
         fingerprints[found.name] = found.fingerprint(config, fingerprints, own_source)
         result = materialize(store, found, config, made, fingerprint=fingerprints[found.name])
         made[found.name], seconds[found.name] = result.artifact, time.monotonic() - began
+    return store, made, seconds
+
+
+def stage(task: dict[str, Any]) -> dict[str, Any]:
+    """The pretrain stage from files."""
+    _, made, seconds = chain(task)
     measured = made["pretrain"].measured
     whole = seconds.pop("pretrain")
     return {

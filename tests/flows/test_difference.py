@@ -82,6 +82,17 @@ def test_keys_that_one_recipe_lacks_are_told(tiny: Any) -> None:
     assert difference.recipe(old, new) == [
         {"key": "pretrain.method.name", "old": "simclr", "new": "byol", "changes_result": True},
         {"key": "pretrain.novel", "old": None, "new": [1], "changes_result": True},
-        {"key": "pretrain.method.temperature", "old": 0.2, "new": None, "changes_result": True},
+        {"key": "pretrain.method.temperature", "old": 0.2, "new": 0.5, "changes_result": True},
         {"key": "name", "old": "one", "new": "two", "changes_result": False},
     ]
+
+
+def test_a_key_that_an_older_recipe_lacks_counts_as_its_default(two: tuple[Execution, Execution]) -> None:
+    new = two[1].record.recipe
+    old = {
+        **{name: dict(section) if isinstance(section, dict) else section for name, section in new.items()},
+        "transfer": {key: value for key, value in new["transfer"].items() if key not in ("bootstrap", "tune")},
+    }
+    assert difference.recipe(old, new) == []
+    del old["pretrain"]["epochs"]
+    assert [line["key"] for line in difference.recipe(old, new)] == ["pretrain.epochs"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_encoders import picture, pretrained, timm_file
+from tests_adopted import picture, pretrained, timm_file
 from typer.testing import CliRunner
 
 from flows import session

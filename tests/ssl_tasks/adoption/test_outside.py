@@ -11,7 +11,7 @@ import timm
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from tests_encoders import timm_file
+from tests_adopted import timm_file
 from timm.models import save_for_hf
 from torch import nn
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests_encoders import picture
+from tests_adopted import picture
 from tests_planted import commit
 
 from ssl_tasks.artifact import Artifact

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests_encoders import picture, pretrained, timm_file
+from tests_adopted import picture, pretrained, timm_file
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.encoder import load_encoder

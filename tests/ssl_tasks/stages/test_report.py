@@ -242,3 +242,16 @@ def test_umap_is_refused_where_it_is_not_installed(monkeypatch: pytest.MonkeyPat
     report.check(report.ReportConfig())
     with pytest.raises(RequestError, match=r"report\.map: umap is not installed; pip install 'pretextflow\[umap\]'"):
         report.check(report.ReportConfig(map="umap"))
+
+
+def test_domains_have_a_table_and_sentences_of_their_own(store: Store) -> None:
+    given = {**SMALL, "strategies": ["linear_probe", "coral"], "domains": {"target": "cam <1>"}}
+    found, html = made_report(store, given, domains=["cam <1>", "b"] * 150)
+    details = found.json("verdict.json")["details"]
+    assert "Labels are of b and test rows of cam <1>, of which no label was used." in details
+    assert sum("aligned by CORAL reached" in detail for detail in details) == 2  # one for each label budget
+    text = Page(html).text
+    assert "From domain to domain" in text
+    assert "a linear probe aligned by CORAL".removeprefix("a ") in text
+    _, without = made_report(Store.open(f"{store.uri}-other"))
+    assert "From domain to domain" not in without

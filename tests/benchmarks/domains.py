@@ -1,0 +1,164 @@
+"""MNIST to USPS: what adapting to a domain without labels is worth. Prints one JSON object and a Markdown table.
+
+    python tests/benchmarks/domains.py WORK_FOLDER [NUM_SEEDS]        # 5 seeds; a quarter of an hour on two cores
+
+The recipe is domains.yaml beside this file: 16 pixels, SimCLR on the train images of both domains, then every strategy
+on all MNIST labels, scored on the test images of USPS. Every tenth train image of each domain is val; those of MNIST
+choose the learning rate and the probe's C, and no label of USPS chooses anything. Penalties have the weight 1. Gaps are
+measured on val images of both domains. The untrained network and training from scratch are left out: the question is
+what adaptation adds. The archive is that of PRETEXTFLOW_TEST_DATA (by default ../shared/data beside the checkout).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from flows.recipe import load_recipe
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.schema import PRETRAINED_FILE
+from ssl_tasks.stages.transfer import TransferConfig
+from ssl_tasks.store import Store
+from ssl_tasks.transfer import bootstrap, data, domains, shifted, strategy
+from ssl_tasks.transfer.budgets import Budget
+from ssl_tasks.transfer.context import make_context
+from ssl_tasks.transfer.evaluate import Plan
+
+ROOT = Path(__file__).parents[2]
+RECIPE = str(Path(__file__).with_suffix(".yaml"))
+METHOD = "simclr"
+VAL_EVERY = 10
+
+
+def layout(work: Path) -> Path:
+    """The archive as domain/split/label, unpacked once."""
+    target = work / "digits_shift"
+    if not target.exists():
+        archive = Path(os.environ.get("PRETEXTFLOW_TEST_DATA") or ROOT.parent / "shared" / "data")
+        with tarfile.open(archive / "digits_shift.tar.gz") as packed:
+            packed.extractall(work / "unpacking", filter="data")
+        for folder in (work / "unpacking" / "digits_shift").glob("*/train/*"):
+            val = folder.parents[1] / "val" / folder.name
+            val.mkdir(parents=True)
+            for file in sorted(folder.iterdir())[::VAL_EVERY]:
+                file.rename(val / file.name)
+        (work / "unpacking" / "digits_shift").rename(target)
+    return target
+
+
+def pretrain(work: Path, path: Path) -> dict[str, Artifact]:
+    """The artifacts of the recipe's stages up to embed."""
+    command = [sys.executable, "-m", "flows.cli", "run", RECIPE, "--json", "--store", str(work / "store")]
+    command += ["--set", f"ingest.path={path}", "--set", "transfer.strategies=[]"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True)
+    store = Store.open(str(work / "store"))
+    stages = json.loads(done.stdout.splitlines()[-1])["stages"]
+    return {stage["name"]: store.handle(store.manifest(stage["fingerprint"])) for stage in stages}
+
+
+def adapt(made: Mapping[str, Artifact], path: Path, num_seeds: int) -> dict[str, list[dict[str, Any]]]:
+    """What the transfer stage says of the target, and of the differences that matter here."""
+    config = TransferConfig.model_validate(load_recipe(RECIPE, [f"ingest.path={path}"]).to_dict()["transfer"])
+    labelled, stop = data.load(made["split"]), threading.Event()
+    context = make_context(
+        config, made["normalize"], made["pretrain"], labelled.train, labelled.classes, torch.device("cpu"), stop
+    )
+    plan = Plan(config.strategies, [Budget()], range(num_seeds), "accuracy", workers=0, slow_rows=config.slow_rows)
+    encoders = {METHOD: lambda: data.embeddings(made["embed"], PRETRAINED_FILE, labelled.splits)}
+    targets = domains.shifts(labelled, config.domains)
+    found = shifted.evaluate_shifts(plan, labelled, targets, encoders, context, stop)
+    assert not found.failures, found.failures
+    lines = shifted.summary(found.of_targets, METHOD, "accuracy")
+    lines = [line for line in lines if line["strategy"] in config.strategies]
+    for line in lines:
+        fits = [fit for fit in found.fits if fit.strategy == line["strategy"]]
+        line["seeds"] = [round(fit.values["accuracy"], 4) for fit in fits]
+        line["learning_rates"] = sorted({fit.chosen["learning_rate"] for fit in fits if "learning_rate" in fit.chosen})
+    pairs = [(name, strategy(name).counterpart or "") for name in config.strategies if strategy(name).adapts]
+    return {"lines": lines, "against": differences(found, [*pairs, ("lp_ft", "fine_tune")], config)}
+
+
+def differences(
+    found: shifted.Shifted, pairs: Sequence[tuple[str, str]], config: TransferConfig
+) -> list[dict[str, Any]]:
+    """Paired, with the bootstrap of the transfer stage over seeds and test groups, corrected for their number."""
+    rows = found.data
+    outcomes = [(fit.predicted, fit.likelihood, fit.confidence) for fit in found.fits]
+    drawn = bootstrap.replicates(
+        rows.labels[rows.test], outcomes, rows.groups, len(rows.classes), config.bootstrap, config.seed
+    )
+    of = {(fit.strategy, fit.seed): (fit, values["accuracy"]) for fit, values in zip(found.fits, drawn, strict=True)}
+    lines: list[dict[str, Any]] = []
+    for ours, theirs in pairs:
+        sides = [(of[ours, seed], of[theirs, seed]) for name, seed in of if name == ours]
+        difference_BS = np.stack([one[1] - other[1] for one, other in sides], axis=1)
+        shares_BS = bootstrap.seed_weights(len(sides), config.bootstrap, config.seed)
+        low, high = bootstrap.interval(difference_BS, shares_BS)
+        mean = float(np.mean([one[0].values["accuracy"] - other[0].values["accuracy"] for one, other in sides]))
+        p = bootstrap.p_value(difference_BS, shares_BS)
+        lines.append({"strategy": ours, "against": theirs, "difference": mean, "low": low, "high": high, "p": p})
+    for line, p in zip(lines, bootstrap.holm([float(line["p"]) for line in lines]), strict=True):
+        line["p"] = p
+    return lines
+
+
+HEAD = ("strategy", "USPS", "over seeds", "MNIST", "MMD", "A-distance", "against", "points more on USPS (95%), p")
+
+
+def markdown(lines: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each strategy; accuracies in percent."""
+    found = {row["strategy"]: row for row in against}
+    rows = [HEAD, ("---",) * len(HEAD)]
+    for line in lines:
+        row = found.get(line["strategy"])
+        rows.append(
+            (
+                line["strategy"],
+                f"{100 * line['value']:.1f}",
+                f"± {100 * np.std(line['seeds'], ddof=1):.1f}" if len(set(line["seeds"])) > 1 else "",
+                f"{100 * line['source']:.1f}",
+                _course(line, "mmd", 3),
+                _course(line, "a_distance", 2),
+                row["against"] if row else "",
+                f"{_points(row['difference'])} ({_points(row['low'])} to {_points(row['high'])}), {row['p']:.3f}"
+                if row
+                else "",
+            )
+        )
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _points(share: float) -> str:
+    return f"{100 * share:+.1f}"
+
+
+def _course(line: Mapping[str, Any], name: str, digits: int) -> str:
+    before = f"{line[f'{name}_before']:.{digits}f}"
+    return f"{before} to {line[f'{name}_after']:.{digits}f}" if f"{name}_after" in line else before
+
+
+def main(work: Path, num_seeds: int = 5) -> None:
+    """Unpack, pretrain, adapt, print."""
+    began = time.monotonic()
+    path = layout(work)
+    made = pretrain(work, path)
+    found = adapt(made, path, num_seeds)
+    about = {"cores": os.cpu_count(), "seconds": round(time.monotonic() - began)}
+    print(json.dumps(about | {"steps": made["pretrain"].measured["steps"]} | found))
+    print(markdown(**found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute(), *map(int, sys.argv[2:]))
