@@ -11,7 +11,7 @@ import pytest
 from tests_adopted import picture, pretrained, timm_file
 from typer.testing import CliRunner
 
-from flows import session
+from flows import server, session
 from flows.commands import app
 from flows.dag import DAG, TRANSFER
 from flows.execution import Execution, Listener, prepare
@@ -126,7 +126,7 @@ def ask(monkeypatch: pytest.MonkeyPatch) -> Ask:
             pass
 
     monkeypatch.setattr(session, "_call_flow", call_flow)
-    monkeypatch.setattr(session.prefect_server, "connection", Connection)
+    monkeypatch.setattr(server, "connection", Connection)
     monkeypatch.setattr(session, "_on_interrupt", lambda *given: None)
 
     def ask(*words: str) -> tuple[int, dict[str, Any]]:

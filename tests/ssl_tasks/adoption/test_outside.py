@@ -33,7 +33,8 @@ def opened(text: str, **wanted: Any) -> tuple[nn.Module, EncoderInfo]:
 def features(text: str, pixels: torch.Tensor = PIXELS, **wanted: Any) -> torch.Tensor:
     """As our stages get them: from stored pixels, through the encoder's own normalization."""
     backbone, info = opened(text, **wanted)
-    return Encoder(backbone, info.modality, info.stats).eval()(pixels)
+    given: torch.Tensor = Encoder(backbone, info.modality, info.stats).eval()(pixels)
+    return given
 
 
 @torch.no_grad()

@@ -85,7 +85,12 @@ def test_the_policy_is_the_recipes(
 
     asked: list[Any] = []
     true_policy = context.policy_of
-    monkeypatch.setattr(context, "policy_of", lambda *given: asked.append(true_policy(*given)) or asked[-1])
+
+    def policy_of(*given: Any) -> Any:
+        asked.append(true_policy(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(context, "policy_of", policy_of)
     data = write(tmp_path / "new", range(100, 160))
     chain(
         ours["split"].store,
