@@ -16,8 +16,8 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, STATS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.transfer import data, domains
-from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
+from ssl_tasks.transfer import data, dense_targets, domains
+from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE, LOCALIZATION, MULTI_LABEL, REGRESSION, SEGMENTATION
 
 if TYPE_CHECKING:
     from flows.plan import Planned
@@ -30,10 +30,12 @@ ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
 NEEDS = {
-    MULTI_LABEL: ("multi_labelled", "lists of labels", "ingest.labels_column"),
-    REGRESSION: ("numbered", "numbers", "ingest.number_column"),
+    MULTI_LABEL: ("multi_labelled", "lists of labels", "name their column with ingest.labels_column or class_columns"),
+    REGRESSION: ("numbered", "numbers", "name their column with ingest.number_column"),
+    SEGMENTATION: ("masks", "masks", "set ingest.masks=true if it has"),
+    LOCALIZATION: ("boxes", "boxes", "set ingest.boxes=true if it has"),
 }
-"""By `transfer.task`, what `ingest` counts its targets as, what they are, and the key that names their column."""
+"""By `transfer.task`, what `ingest` counts its targets as, what they are, and what to do where there are none."""
 
 
 def require_labels(recipe: Recipe, ingested: Artifact) -> None:
@@ -44,11 +46,10 @@ def require_labels(recipe: Recipe, ingested: Artifact) -> None:
     if not strategies:
         return
     if task in NEEDS:
-        key, what, named_by = NEEDS[task]
+        key, what, advice = NEEDS[task]
         if not counts.get(key) and not (task == REGRESSION and counts.get("labelled")):  # labels may be numbers
             raise RequestError(
-                f"transfer.task: {task} needs {what}, and the data at ingest.path has none; name their column with "
-                f"{named_by}, {WITHOUT}"
+                f"transfer.task: {task} needs {what}, and the data at ingest.path has none; {advice}, {WITHOUT}"
             )
     elif not counts.get("labelled"):
         for other, (key, *_) in NEEDS.items():
@@ -95,6 +96,12 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
     transfer = getattr(recipe, "transfer", None)
     if getattr(transfer, "strategies", []):
         data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+
+
+def require_stored_targets(recipe: Recipe, normalized: Artifact) -> None:
+    """Refuse masks or boxes that transfer would refuse at the end."""
+    if getattr(getattr(recipe, "transfer", None), "strategies", []) and _task(recipe) in DENSE:
+        dense_targets.check_stored(normalized, _task(recipe))
 
 
 def require_targets(recipe: Recipe, split: Artifact) -> None:
@@ -284,6 +291,7 @@ class Check:
 CHECKS = (
     Check("adopt", "transfer", require_strategies_of_encoder),
     Check("ingest", "transfer", require_labels),
+    Check("normalize", "transfer", require_stored_targets),
     Check("ingest", "transfer", require_domains),
     Check("normalize", "transfer", require_fitting_encoders),
     Check("normalize", "transfer", require_fitting_strategies),

@@ -131,7 +131,16 @@ METHODS = [
     *("vae", "vicreg",),
 ]  # fmt: skip
 RECIPE_KEYS = {
-    "ingest": {"path", "modality", "text_column", "captions"},
+    "ingest": {
+        "path",
+        "modality",
+        "text_column",
+        "captions",
+        "labels_column",
+        "labels_separator",
+        "class_columns",
+        "number_column",
+    },
     "clean": {"error_budget"},
     "normalize": {"size"},
     "split": {"fractions"},
@@ -139,7 +148,7 @@ RECIPE_KEYS = {
         *("method", "backbone", "epochs", "max_steps", "batch_size", "num_workers", "precision"),
         "checkpoint_every_steps",
     },
-    "transfer": {"strategies", "label_fractions", "labels_per_class", "seeds"},
+    "transfer": {"task", "strategies", "label_fractions", "labels_per_class", "seeds"},
 }
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.policy import ResolvedPolicy
-from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, ROWS, SOURCE, SPLIT
+from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, LABELS, ROWS, SOURCE, SPLIT
 from ssl_tasks.sources.hashes import content_hash
 from ssl_tasks.sources.tables import Tables
-from ssl_tasks.sources.values import TARGETS, role_columns
+from ssl_tasks.sources.values import TARGETS, classes_of, role_columns
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 BROKEN = "broken"
@@ -251,7 +251,8 @@ def _csv_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
 
 def _roles(config: Any) -> set[str]:
     """The columns that the config names for what is no feature."""
-    return {getattr(config, f"{role}_column") for role in (_ROLES | TARGETS).values()} - {None}
+    named = {getattr(config, f"{role}_column") for role in (_ROLES | TARGETS).values()} - {None}
+    return named | {*config.class_columns}
 
 
 def _raw_schema(table: pa.Table, config: Any, source: str) -> pa.Schema:
@@ -284,6 +285,9 @@ def _identity(table: pa.Table, raw: pa.Table, config: Any, source: str, first: i
     named = {column: getattr(config, f"{role}_column") for column, role in TARGETS.items()}
     given = {column: table[name].to_pylist() for column, name in named.items() if name is not None}
     targets = role_columns(given, {}, rows[SOURCE].to_pylist(), config.labels_separator) if given else {}
+    if config.class_columns:
+        of_class = {name: table[name].to_pylist() for name in config.class_columns}
+        targets[LABELS] = classes_of(of_class, rows[SOURCE].to_pylist())
     rows |= {column: pa.array(values, ROWS.field(column).type) for column, values in targets.items()}
     return pa.table(rows)
 

@@ -14,7 +14,7 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
-from ssl_tasks.transfer.targets import CLASSIFICATION
+from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 
 if TYPE_CHECKING:
     from ssl_tasks.report.verdict import Verdict
@@ -75,8 +75,8 @@ def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Ar
         method=encoder["method"],
         fitted=fitted_by(measured.get("scratch", {})),
     )
-    details = [*_seen(inputs), *verdict.details, *domains.sentences(measured), *advice(measured)]
-    verdict = replace(verdict, details=details)
+    further = [*domains.sentences(measured), *advice(measured, config.margin)]
+    verdict = replace(verdict, details=[*_seen(inputs), *verdict.details, *further])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
@@ -150,13 +150,16 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         by_task,
         calibration,
         charts,
+        choices,
         confusion,
+        dense,
         domains,
         predictions,
         sections,
         slices,
         units,
     )
+    from ssl_tasks.report.pictures import Pictures
     from ssl_tasks.transfer import strategy
 
     transfer = inputs["transfer"]
@@ -171,6 +174,11 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
             "calibration": calibration.section(fits),
             "kind": None,
         }
+    elif task in DENSE:
+        pictures = Pictures.of(inputs["normalize"])
+        assert pictures is not None, "only images have masks or boxes"
+        table = inputs["split"].table(SPLITS_FILE)
+        looked_into = {"kind": dense.section(transfer, inputs["normalize"], table, pictures, verdict, method)}
     else:
         looked_into = {"kind": by_task.section(transfer, verdict, method)}
     return {
@@ -180,7 +188,10 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "scale": any("scale" in line for line in verdict.lines),
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
-        "transfer": sections.transfer_table(verdict.lines),
+        "transfer": sections.transfer_table(verdict.lines, sections.fitted_by(measured["scratch"])),
+        "choices": choices.section(transfer, method),
+        "costs": choices.costs(measured.get("fit_seconds", {})),
+        "rules": choices.rules(transfer, method),
         "domains": domains.section(measured),
         "protocol": measured,
         "scratch_note": sections.scratch_note(measured["scratch"]),

@@ -32,7 +32,7 @@ def make_context(
     train: IntArray,
     classes: Sequence[str],
     device: torch.device,
-    stop: threading.Event,
+    stop: threading.Event | None = None,
     further: Sequence[Further] = (),
     augment: Artifact | None = None,
 ) -> Context:
@@ -41,6 +41,7 @@ def make_context(
     Args:
         train: positions of all train rows.
         classes: their names, by number.
+        device: the one that networks are trained on, which need not be of this machine: nothing is put there yet.
         stop: once it is set, `payload` raises `InterruptedError`.
         further: encoders that are combined with this one.
         augment: whose policy views are drawn by; None takes that of the encoder's own training, found by its parents.
@@ -58,7 +59,7 @@ def make_context(
     sides = {"augment.size": policy.size} if policy.size else {}
 
     def payload(positions: IntArray) -> Tensor:
-        if stop.is_set():
+        if stop and stop.is_set():
             raise InterruptedError("the transfer was stopped")  # ends the fits that still run beside a failed one
         return torch.from_numpy(shards.take(positions)).to(device)
 
@@ -107,6 +108,7 @@ def make_context(
         student=student if options.distill.student else None,
         classes=classes,
         inputs=stats.get("columns", ()),
+        remake=functools.partial(make_context, options, normalize, pretrain, train, classes, device, None, further),
         further={one.name: both(one.artifact, functools.partial(built, one)) for one in further},
     )
 

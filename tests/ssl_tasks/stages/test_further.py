@@ -44,7 +44,9 @@ def test_encoders_that_see_different_things_beat_the_best_one_and_untrained_ones
     assert "counterpart" not in best
     assert found.measured["encoders"] == ["scarf", f"vicreg {other.fingerprint[:8]}"]
     assert found.manifest.parents["encoder 1"] == other.fingerprint
-    told = [text for text in advice(found.measured) if "a linear probe on the encoder that is best on val" in text]
+    told = [
+        text for text in advice(found.measured, 0.01) if "a linear probe on the encoder that is best on val" in text
+    ]
     assert any(text.startswith("With all labels") and text.endswith("better.") for text in told)
 
 
