@@ -174,7 +174,7 @@ class TransferConfig(Options):
         task = info.data.get("task")
         if task and value not in kinds.of(task).choices:
             raise ValueError(
-                f"{value!r} is no metric of transfer.task={task}; expected {', '.join(kinds.of(task).choices)}"
+                f"{value!r} is not what transfer.task={task} is chosen by; expected {', '.join(kinds.of(task).choices)}"
             )
         return value
 
