@@ -64,8 +64,10 @@ def shrunk(images: Tensor) -> Tensor:
     """(B, C, H, W) with at most `MOST_SIDE` pixels a side: a map of a photograph's own pixels would fill the disk."""
     from torch.nn import functional as F
 
-    sides = tuple(min(side, MOST_SIDE) for side in images.shape[2:])
-    return images if sides == tuple(images.shape[2:]) else F.adaptive_avg_pool2d(images, sides)
+    height, width = images.shape[2:]
+    if max(height, width) <= MOST_SIDE:
+        return images
+    return F.adaptive_avg_pool2d(images, (min(height, MOST_SIDE), min(width, MOST_SIDE)))
 
 
 def trunk(backbone: nn.Module) -> nn.Module:

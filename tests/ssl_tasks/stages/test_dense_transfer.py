@@ -134,7 +134,7 @@ def test_the_largest_box_counts(made: dict[str, Artifact]) -> None:
     ("wrong", "message"),
     [
         ({"strategies": ["linear_probe"]}, "linear_probe cannot do transfer.task=segmentation; use segmentation"),
-        ({"metric": "accuracy"}, "no metric of transfer.task=segmentation; expected mean_iou, pixel_accuracy"),
+        ({"metric": "accuracy"}, "transfer.task=segmentation is chosen by; expected mean_iou, pixel_accuracy"),
         ({"labels_per_class": [5]}, "has no single classes to count by"),
         ({"strategies": ["boxes"]}, "boxes cannot do transfer.task=segmentation"),
     ],
