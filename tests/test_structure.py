@@ -40,7 +40,18 @@ def test_the_package_knows_nothing_of_prefect_and_only_the_cluster_knows_ray(fil
 LAYERS = [
     {"errors", "config", "schema", "randomness", "parallel", "device", "policy"},
     {"artifact", "store", "sources", "shards", "materialize", "versions", "encoder", "norms"},
-    {"modalities", "methods", "backbones", "training", "transfer", "cluster", "report", "cleaning", "splitting"},
+    {
+        "modalities",
+        "methods",
+        "backbones",
+        "training",
+        "transfer",
+        "cluster",
+        "report",
+        "cleaning",
+        "splitting",
+        "adoption",
+    },
     {"stages"},
 ]
 
@@ -120,7 +131,16 @@ METHODS = [
     *("vae", "vicreg",),
 ]  # fmt: skip
 RECIPE_KEYS = {
-    "ingest": {"path", "modality", "text_column", "captions", "labels_column", "labels_separator", "number_column"},
+    "ingest": {
+        "path",
+        "modality",
+        "text_column",
+        "captions",
+        "labels_column",
+        "labels_separator",
+        "class_columns",
+        "number_column",
+    },
     "clean": {"error_budget"},
     "normalize": {"size"},
     "split": {"fractions"},

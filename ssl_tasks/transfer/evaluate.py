@@ -50,6 +50,7 @@ class _Done:
     chosen: dict[str, float]
     seconds: float
     text: str
+    examples: NDArray[np.uint8] | None = None
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
-        encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        encoders: name of the method to a loader of its embeddings (N, D), or feature maps; one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
             does a task that they are not for.
         runner: where they run.
@@ -104,7 +105,7 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if (found.needs == "embeddings" and found.encoders == "one") or method != RAW_INPUT:
+        if (found.needs != "payload" and found.encoders == "one") or method != RAW_INPUT:
             groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
@@ -164,7 +165,7 @@ class _Runs:
             # all labels are the same rows under every seed
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in waits:
-                given = context if found.needs == "payload" else None
+                given = context if found.needs != "embeddings" else None
                 waits[key] = self.runner.submit(
                     _attempt, found, rows, kept, seed, self.shared, self.plan.metric, given, widths
                 )
@@ -192,7 +193,7 @@ def _result(
         return Failure(*cell, error=done)
     seconds = 0.0 if is_shared else done.seconds
     answers = (done.predicted, done.confidence, done.likelihood)
-    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, seconds)
+    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, done.examples, seconds)
 
 
 def _attempt(
@@ -248,4 +249,5 @@ def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,
+        examples=prediction.examples,
     )

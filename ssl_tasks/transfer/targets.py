@@ -21,7 +21,10 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL = "classification", "multi_label", "regression", "retrieval"
-TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL)
+SEGMENTATION, LOCALIZATION = "segmentation", "localization"
+TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL, SEGMENTATION, LOCALIZATION)
+DENSE = frozenset({SEGMENTATION, LOCALIZATION})
+"""Tasks that say where things are in an image; see `dense_targets`."""
 NAMED = 5
 """Classes that a message names."""
 FEW = 2
@@ -58,7 +61,7 @@ def several(split: Artifact, splits: pa.Table) -> pa.ChunkedArray:
         one = " They have one label each, which is transfer.task=classification." if _any(splits[LABEL]) else ""
         raise RequestError(
             "transfer.task: multi_label needs rows with several labels, and no row has a list of them; name their "
-            f"column with ingest.labels_column, and what parts them with ingest.labels_separator, {WITHOUT}.{one}"
+            f"column with ingest.labels_column, or a column for each class with ingest.class_columns, {WITHOUT}.{one}"
         )
     return given
 
@@ -107,7 +110,7 @@ def check_several(given: pa.ChunkedArray, splits: pa.Table) -> None:
     known, of_split = pc.is_valid(given), splits[SPLIT]
     if not len(pc.unique(pc.list_flatten(given.filter(pc.equal(of_split, TRAIN))))):
         raise RequestError(
-            f"transfer: no labelled train row has a class; name them with ingest.labels_column, {WITHOUT}"
+            f"transfer: no labelled train row has a class; look at ingest.labels_column or class_columns, {WITHOUT}"
         )
     if not pc.any(pc.and_(known, pc.equal(of_split, TEST))).as_py():
         raise RequestError(f"transfer: no test row is labelled; {TEST_HINT}")
