@@ -76,6 +76,11 @@ def connection(
         options |= {"num_cpus": num_cpus or None, "include_dashboard": False, "resources": dict(resources or {})}
     try:
         ray.init(address=address or "local", **options)
+    except ray.exceptions.AuthenticationError as error:
+        raise RequestError(
+            f"ray_address: the cluster at {address} takes another token than this host gives ({error.message}); copy the "
+            "cluster's to ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
+        ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         token = "; does this host have the cluster's token (RAY_AUTH_TOKEN_PATH)?" if address else ""
         raise RequestError(f"ray_address: cannot use Ray at {address or 'local'}: {error}{token}") from error

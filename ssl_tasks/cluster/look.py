@@ -52,8 +52,11 @@ def ask(address: str, store: str = "", *, seconds: float = CONNECT_SECONDS) -> l
     lines = done.stdout.splitlines()
     answer = json.loads(lines[-1]) if done.returncode == 0 and lines else {}
     if "nodes" not in answer:
-        said = answer.get("refused") or "; ".join(done.stderr.strip().splitlines()[-1:]) or f"exit {done.returncode}"
-        raise RequestError(said if said.startswith("ray_address") else f"ray_address: cannot use {address}: {said}")
+        said = answer.get("refused")
+        if not said:  # Ray has ended the process
+            last = "; ".join(done.stderr.strip().splitlines()[-1:]) or f"exit {done.returncode}"
+            said = f"ray_address: cannot use {address}: {last}; does this host have the cluster's token?"
+        raise RequestError(said)
     return [Node(**node) for node in answer["nodes"]]
 
 

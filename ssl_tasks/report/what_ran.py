@@ -60,9 +60,9 @@ def section(inputs: Mapping[str, Artifact], known: Mapping[str, State]) -> dict[
         "dag": picture(nodes),
         "states": {name: {"status": state.status, "reason": state.reason} for name, state in known.items()},
         "stage_times": _stage_times(inputs),
-        "training_times": _training_times(inputs["pretrain"]),
-        "bottleneck": in_words(inputs["pretrain"].measured.get("bottleneck")),
-        "speed": speed(inputs["pretrain"]),
+        "training_times": _training_times(inputs["pretrain"]) if "pretrain" in inputs else None,
+        "bottleneck": in_words(inputs["pretrain"].measured.get("bottleneck")) if "pretrain" in inputs else [],
+        "speed": speed(inputs["pretrain"]) if "pretrain" in inputs else [],
     }
 
 

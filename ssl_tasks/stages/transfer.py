@@ -95,7 +95,8 @@ class TransferConfig(Options):
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
     raw_input: bool = True
-    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values."""
+    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values; for masks
+    and boxes the pixels in their places, at most 64 a side."""
     slow_rows: int = Field(5000, ge=2)
     """Most labelled rows of one fit of a slow strategy: rbf_svm, random_forest, gradient_boosting."""
     seed: Seed = 0
@@ -174,7 +175,7 @@ class TransferConfig(Options):
         task = info.data.get("task")
         if task and value not in kinds.of(task).choices:
             raise ValueError(
-                f"{value!r} is no metric of transfer.task={task}; expected {', '.join(kinds.of(task).choices)}"
+                f"{value!r} is not what transfer.task={task} is chosen by; expected {', '.join(kinds.of(task).choices)}"
             )
         return value
 
@@ -211,9 +212,18 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def run(
-    config: TransferConfig, out: Output, normalize: Artifact, split: Artifact, pretrain: Artifact, embed: Artifact
+    config: TransferConfig,
+    out: Output,
+    normalize: Artifact,
+    split: Artifact,
+    pretrain: Artifact,
+    embed: Artifact,
+    augment: Artifact | None = None,
 ) -> Artifact:
     """Evaluate the encoder, or write empty tables where no strategy is listed.
+
+    Args:
+        augment: policy of the strategies that train on samples, where it is not that of the encoder's own training.
 
     Raises:
         RequestError: strategies are listed and the labels do not suffice for them.
@@ -244,7 +254,7 @@ def run(
     others = further.read(config.encoders, out.uri)
     further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
     out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
     if strategies_there_are.any_joint(config.strategies):
@@ -375,3 +385,5 @@ def _versions(config: TransferConfig) -> dict[str, int]:
 
 
 STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)
+OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
+"""In the DAG of an existing encoder."""

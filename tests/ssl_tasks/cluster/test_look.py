@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,21 +26,33 @@ from ssl_tasks.training.config import PretrainConfig
 TOKEN = "3f" * 16
 
 
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+
+small = {"object_store_memory": 100 << 20, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **small})
+cluster.add_node(num_cpus=1, resources={"special": 1}, object_store_memory=100 << 20)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of a cluster of two nodes with a token; nothing of it runs in this process."""
+def address() -> Iterator[str]:
+    """host:port of a cluster of two nodes with a token, in a process of its own: this one has another Ray."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        from ray.cluster_utils import Cluster
-
-        small = {"object_store_memory": 100 << 20, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **small}, shutdown_at_exit=False)
-        try:
-            cluster.add_node(num_cpus=1, resources={"special": 1}, object_store_memory=100 << 20)
-            yield cluster.address
-        finally:
-            cluster.shutdown()
+        pipe = subprocess.PIPE
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+        with subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=pipe, stdout=pipe, text=True, env=env) as cluster:
+            assert cluster.stdout is not None
+            found = next((line for line in cluster.stdout if re.match(r"[\w.]+:\d+$", line)), "")
+            assert found, "the cluster did not start"
+            yield found.strip()
+            cluster.communicate(timeout=60)
 
 
 def recipe(store: Store, address: str, **pretrain: Any) -> Any:
