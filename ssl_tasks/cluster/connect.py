@@ -78,8 +78,8 @@ def connection(
         ray.init(address=address or "local", **options)
     except ray.exceptions.AuthenticationError as error:
         raise RequestError(
-            f"ray_address: the cluster at {address} takes another token than this host gives ({error.message}); copy the "
-            "cluster's to ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
+            f"ray_address: the cluster at {address} takes another token than this host gives ({error.message}); copy "
+            "the cluster's to ~/.ray/auth_token, or name its file in RAY_AUTH_TOKEN_PATH"
         ) from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         token = "; does this host have the cluster's token (RAY_AUTH_TOKEN_PATH)?" if address else ""
