@@ -99,11 +99,22 @@ def _difference(line: Mapping[str, Any], prefix: str) -> str:
     return f"{difference} ({low} to {high})"
 
 
+OF_PLACES = {
+    "train_pixel_accuracy": "the pixels of its labelled rows",
+    "train_iou_over_half": "its labelled rows' boxes (an IoU over 0.5)",
+}
+"""What says how far training from scratch got, for tasks that say where things are; where it ends nobody knows."""
+
+
 def scratch_note(scratch: Mapping[str, Any]) -> str:
     """How far the from-scratch baseline got, and whether that makes it a weak one."""
     if not scratch:
         return ""
-    fitted, steps = min(fitted_by(scratch).values()), f"From scratch took {scratch['steps']:,} steps a fit"
+    steps = f"From scratch took {scratch['steps']:,} steps a fit"
+    for name, what in OF_PLACES.items():
+        if name in scratch:
+            return f"{steps} on plain images, and got at least {percent(min(scratch[name].values()))} of {what} right."
+    fitted = min(fitted_by(scratch).values())
     note = f"{steps} and got at least {percent(fitted)} of its labelled rows"
     if "train_r2" in scratch:
         note = f"{steps} and reached an R2 of at least {fitted:.3f} on its own labelled rows"

@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
+import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ssl_tasks import transfer as strategies_there_are
@@ -47,12 +48,13 @@ from ssl_tasks.transfer.tables import (
     RAW_INPUT,
     RULES_FILE,
 )
-from ssl_tasks.transfer.targets import CLASSIFICATION
+from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 
 if TYPE_CHECKING:
     import torch
 
-    from ssl_tasks.transfer.base import FloatArray
+    from ssl_tasks.transfer.base import Context, FloatArray
+    from ssl_tasks.transfer.data import Labelled
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure
     from ssl_tasks.transfer.runners import Runner
@@ -67,12 +69,17 @@ T = TypeVar("T")
 class TransferConfig(Options):
     """Section `transfer`."""
 
-    task: Literal["classification", "multi_label", "regression", "retrieval"] = "classification"
+    task: Literal["classification", "multi_label", "regression", "retrieval", "segmentation", "localization"] = (
+        "classification"
+    )
     """What is predicted: one class a row, several (`ingest.labels_column`), or a number (`ingest.number_column`). Of
-    `retrieval` nothing: labelled train rows are ranked for each test row, and those of its class should come first."""
+    `retrieval` nothing: labelled train rows are ranked for each test row, and those of its class should come first.
+    `segmentation`: the class of each pixel (`ingest.masks`); `localization`: an image's largest box
+    (`ingest.boxes`)."""
     strategies: tuple[str, ...] = ("linear_probe", "knn")
     """The verdict speaks of the first one. Empty: no transfer, for data without labels. Where it is left out, a task
-    that cannot be done so has others: ridge and knn for numbers, retrieval for retrieval."""
+    that cannot be done so has others: ridge and knn for numbers, retrieval for retrieval, segmentation for masks, boxes
+    for boxes."""
     label_fractions: Annotated[tuple[Fraction, ...], Field(min_length=1)] = (0.01, 0.1, 1.0)
     """Of the labelled train rows, class by class where each has one; a larger budget contains the smaller ones."""
     labels_per_class: tuple[Annotated[int, Field(ge=1)], ...] = ()
@@ -82,12 +89,14 @@ class TransferConfig(Options):
     metric: str = "accuracy"
     """What is chosen by on val, and what summary and verdict speak of: accuracy, balanced_accuracy or macro_f1; for
     multi_label macro_f1, micro_f1, subset_accuracy or hamming_loss, for regression rmse, mae or r2, for retrieval
-    mean_average_precision, recall_at_1, recall_at_5 or recall_at_10; the first of them where it is left out. All are in
-    the tables."""
+    mean_average_precision, recall_at_1, recall_at_5 or recall_at_10, for segmentation mean_iou, pixel_accuracy or
+    mean_class_accuracy, for localization mean_box_iou or iou_over_half; the first of them where it is left out. All are
+    in the tables."""
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
     raw_input: bool = True
-    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values."""
+    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values; for masks
+    and boxes the pixels in their places, at most 64 a side."""
     slow_rows: int = Field(5000, ge=2)
     """Most labelled rows of one fit of a slow strategy: rbf_svm, random_forest, gradient_boosting."""
     seed: Seed = 0
@@ -166,7 +175,7 @@ class TransferConfig(Options):
         task = info.data.get("task")
         if task and value not in kinds.of(task).choices:
             raise ValueError(
-                f"{value!r} is no metric of transfer.task={task}; expected {', '.join(kinds.of(task).choices)}"
+                f"{value!r} is not what transfer.task={task} is chosen by; expected {', '.join(kinds.of(task).choices)}"
             )
         return value
 
@@ -174,7 +183,7 @@ class TransferConfig(Options):
     @classmethod
     def _where_there_are_single_classes(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
         task = info.data.get("task")
-        if value and task in ("multi_label", "regression"):
+        if value and task not in ("classification", "retrieval", None):
             raise ValueError(f"transfer.task={task} has no single classes to count by; use label_fractions")
         return value
 
@@ -203,9 +212,18 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def run(
-    config: TransferConfig, out: Output, normalize: Artifact, split: Artifact, pretrain: Artifact, embed: Artifact
+    config: TransferConfig,
+    out: Output,
+    normalize: Artifact,
+    split: Artifact,
+    pretrain: Artifact,
+    embed: Artifact,
+    augment: Artifact | None = None,
 ) -> Artifact:
     """Evaluate the encoder, or write empty tables where no strategy is listed.
+
+    Args:
+        augment: policy of the strategies that train on samples, where it is not that of the encoder's own training.
 
     Raises:
         RequestError: strategies are listed and the labels do not suffice for them.
@@ -221,7 +239,7 @@ def run(
     from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task)
+    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task, normalize)
     if config.domains.given:
         domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
@@ -236,7 +254,7 @@ def run(
     others = further.read(config.encoders, out.uri)
     further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
     out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
     if strategies_there_are.any_joint(config.strategies):
@@ -244,6 +262,9 @@ def run(
         joint.check(context.targets, labelled)
 
     here = pick("auto", "transfer.device") if _on_ray(config) else device
+    if config.task in DENSE:
+        local = make_context(config, normalize, pretrain, labelled.train, labelled.classes, here, stop)
+        encoders = _map_makers(local, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
 
     @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
     def features(method: str) -> list[FloatArray]:
@@ -292,6 +313,20 @@ def run(
             **measured,
         },
     )
+
+
+def _map_makers(context: Context, labelled: Labelled, methods: Sequence[str]) -> dict[str, Callable[[], Any]]:
+    """Makers of the feature maps of the labelled rows, by name of the encoder."""
+    from ssl_tasks.transfer import feature_maps
+
+    known = labelled.splits["label"].is_valid().to_numpy()
+    rows, train = np.flatnonzero(known), labelled.train[known[labelled.train]]
+
+    def maker(method: str) -> Callable[[], Any]:
+        network = None if method == RAW_INPUT else method
+        return lambda: feature_maps.maps(context, network, rows, train, len(known))
+
+    return {method: maker(method) for method in methods}
 
 
 def _plan(config: TransferConfig) -> Plan:
@@ -350,3 +385,5 @@ def _versions(config: TransferConfig) -> dict[str, int]:
 
 
 STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)
+OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
+"""In the DAG of an existing encoder."""

@@ -37,6 +37,8 @@ STRATEGIES = {
     "dann": "ssl_tasks.transfer.dann",
     "adabn": "ssl_tasks.transfer.adabn",
     "retrieval": "ssl_tasks.transfer.retrieval",
+    "segmentation": "ssl_tasks.transfer.segmentation_head",
+    "boxes": "ssl_tasks.transfer.box_head",
     "concatenate": "ssl_tasks.transfer.concatenate",
     "select_features": "ssl_tasks.transfer.select_features",
     "weighted_encoders": "ssl_tasks.transfer.weighted_encoders",

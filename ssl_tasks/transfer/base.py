@@ -71,7 +71,7 @@ class Context:
     method: str = ""
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
-    """(N, D) embeddings of all rows by that network."""
+    """(N, D) embeddings of all rows by that network; for tasks that say where things are (N, C, h, w) feature maps."""
     domains: Domains | None = None
     """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
     remake: Callable[[], Context] | None = None
@@ -113,7 +113,7 @@ class Task:
     train: NDArray[Any]
     labels: NDArray[Any]
     """(N,) in [0, num_classes); a class of the data set may be missing here. For `multi_label` (N, K) 0 and 1, for
-    `regression` (N,) float64."""
+    `regression` (N,) float64, for `segmentation` (N, H, W) uint8, for `localization` (N, 4) shares of the side."""
     val: NDArray[Any]
     val_labels: NDArray[Any]
     """(V,); V may be 0, then strategies take their default."""
@@ -145,8 +145,11 @@ class Prediction:
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
     text: str = ""
     """What a fit has to say in words, such as the rules of a tree."""
-    judged: Callable[[IntArray], FloatArray] | None = None
-    """For `retrieval`: from the classes (T,) of the test rows to (T, M) measures of each row's ranking."""
+    examples: NDArray[np.uint8] | None = None
+    """(E, H, W) for `segmentation`: what was predicted for the first test rows, to be looked at."""
+    judged: Callable[[NDArray[Any]], FloatArray] | None = None
+    """For `retrieval` and the tasks that say where things are: from the targets (T, ...) of the test rows to (T, M),
+    what the metrics are made of."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -176,7 +179,8 @@ class Strategy:
     fit: Callable[[Task], Prediction]
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
-    needs: Literal["embeddings", "payload"] = "embeddings"
+    needs: Literal["embeddings", "payload", "maps"] = "embeddings"
+    """What its rows are; for `maps` they are positions, and the context's features are feature maps."""
     encoders: Literal["one", "several", "any"] = "one"
     """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
 

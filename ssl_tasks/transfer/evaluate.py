@@ -50,6 +50,7 @@ class _Done:
     chosen: dict[str, float]
     seconds: float
     text: str
+    examples: NDArray[np.uint8] | None = None
 
 
 def evaluate(
@@ -63,7 +64,7 @@ def evaluate(
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
-        encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        encoders: name of the method to a loader of its embeddings (N, D), or feature maps; one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
             does a task that they are not for.
         runner: where they run.
@@ -75,7 +76,7 @@ def evaluate(
     runs = _Runs(runner, plan, data, budgets, runner.share(data), positions)
     for method, load in encoders.items():
         reused = replace(context, method=method) if context else None
-        everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
+        everything += runs.on_encoder(method, load, reused, further)  # whose rows are gone when it returns
     scratch: list[Fit | Failure] = []
     if context is not None and data.task in majority.STRATEGY.tasks:
         bare = runner.share(context)
@@ -104,7 +105,7 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if (found.needs == "embeddings" and found.encoders == "one") or method != RAW_INPUT:
+        if (found.needs != "payload" and found.encoders == "one") or method != RAW_INPUT:
             groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
@@ -123,26 +124,41 @@ class _Runs:
     def on_encoder(
         self,
         method: str,
-        features: FloatArray,
+        load: Callable[[], FloatArray],
         context: Context | None,
         further: Callable[[str], Sequence[FloatArray]],
     ) -> list[Fit | Failure]:
         """The fits of all strategies on one encoder."""
         done: list[Fit | Failure] = []
-        for names in _by_preparation(self.plan.strategies, method):
-            found = strategy(names[0])
-            is_wide = found.needs == "embeddings" and found.encoders != "one"
-            parts = [features, *(further(method) if is_wide else ())]
-            together = np.hstack(parts) if is_wide else features
-            rows, reused = self.positions, None
-            if found.needs == "embeddings":
-                rows = self.runner.share(found.prepare(together[self.data.train])(together))
-            elif context:
-                reused = self.runner.share(replace(context, features=features))
-            widths = [part.shape[1] for part in parts]
+        # the largest group last, beside which the embeddings themselves are no longer held
+        groups = sorted(_by_preparation(self.plan.strategies, method), key=len)
+        held = [load()] if groups else []
+        for names in groups:
+            features = held.pop() if names is groups[-1] else held[0]
+            rows, reused, widths = self._prepared(strategy(names[0]), method, features, context, further)
+            del features
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
         return done
+
+    def _prepared(
+        self,
+        found: Strategy,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> tuple[Any, Any, list[int]]:
+        """Rows and context, as the runner shares them, and the widths of the encoders whose rows stand side by side."""
+        is_wide = found.needs == "embeddings" and found.encoders != "one"
+        parts = [features, *(further(method) if is_wide else ())]
+        together = np.hstack(parts) if is_wide else features
+        rows, reused = self.positions, None
+        if found.needs == "embeddings":
+            rows = self.runner.share(found.prepare(together[self.data.train])(together))
+        elif context:
+            reused = self.runner.share(replace(context, features=features))
+        return rows, reused, [part.shape[1] for part in parts]
 
     def submit(
         self,
@@ -164,7 +180,7 @@ class _Runs:
             # all labels are the same rows under every seed
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
             if key not in waits:
-                given = context if found.needs == "payload" else None
+                given = context if found.needs != "embeddings" else None
                 waits[key] = self.runner.submit(
                     _attempt, found, rows, kept, seed, self.shared, self.plan.metric, given, widths
                 )
@@ -192,7 +208,7 @@ def _result(
         return Failure(*cell, error=done)
     seconds = 0.0 if is_shared else done.seconds
     answers = (done.predicted, done.confidence, done.likelihood)
-    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, seconds)
+    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, done.examples, seconds)
 
 
 def _attempt(
@@ -248,4 +264,5 @@ def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,
+        examples=prediction.examples,
     )

@@ -44,7 +44,7 @@ Budget = tuple[float, int]
 Key = tuple[str, str, Budget]
 """Strategy, method and budget."""
 
-TRAIN_FACTS = ("train_accuracy", "train_r2")
+TRAIN_FACTS = ("train_accuracy", "train_r2", "train_pixel_accuracy", "train_iou_over_half")
 PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
 """Of a baseline's comparison in the summary."""
 
@@ -165,8 +165,8 @@ def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelle
 def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:
     """How far the from-scratch baseline got: its steps, and by fraction how well it fits its own labelled rows.
 
-    That is `train_accuracy`, the share of them that it gets right, or `train_r2` where they are numbers. Empty where
-    there is no such baseline.
+    That is `train_accuracy`, the share of them that it gets right, `train_r2` where they are numbers, the share of
+    their pixels, or of their boxes that are met by more than half. Empty where there is no such baseline.
     """
     fitted: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for fit in fits:

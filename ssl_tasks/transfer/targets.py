@@ -21,7 +21,10 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL = "classification", "multi_label", "regression", "retrieval"
-TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL)
+SEGMENTATION, LOCALIZATION = "segmentation", "localization"
+TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL, SEGMENTATION, LOCALIZATION)
+DENSE = frozenset({SEGMENTATION, LOCALIZATION})
+"""Tasks that say where things are in an image; see `dense_targets`."""
 NAMED = 5
 """Classes that a message names."""
 FEW = 2
