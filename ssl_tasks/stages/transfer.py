@@ -3,7 +3,8 @@
 Every strategy runs on the pretrained encoder, on the same network untrained (`random_init`) and on raw input, for
 every label budget and seed; `from_scratch` trains that network on the same labelled rows, and `majority` always says
 the most frequent class. Hyper-parameters are chosen on val. Differences carry 95% intervals from a bootstrap over
-seeds and test groups, and p-values corrected for the number of comparisons.
+seeds and test groups, and p-values corrected for the number of comparisons. With `domains` the labels are of some
+domains and the test rows of another, for each target in turn, and the gap between them is measured too.
 """
 
 from __future__ import annotations
