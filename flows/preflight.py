@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, STATS_FILE, TEST, TRAIN
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.transfer import data, domains
-from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
+from ssl_tasks.transfer import data, dense_targets, domains
+from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE, LOCALIZATION, MULTI_LABEL, REGRESSION, SEGMENTATION
 
 if TYPE_CHECKING:
     from flows.plan import Planned
@@ -30,10 +30,12 @@ ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
 NEEDS = {
-    MULTI_LABEL: ("multi_labelled", "lists of labels", "ingest.labels_column"),
-    REGRESSION: ("numbered", "numbers", "ingest.number_column"),
+    MULTI_LABEL: ("multi_labelled", "lists of labels", "name their column with ingest.labels_column or class_columns"),
+    REGRESSION: ("numbered", "numbers", "name their column with ingest.number_column"),
+    SEGMENTATION: ("masks", "masks", "set ingest.masks=true if it has"),
+    LOCALIZATION: ("boxes", "boxes", "set ingest.boxes=true if it has"),
 }
-"""By `transfer.task`, what `ingest` counts its targets as, what they are, and the key that names their column."""
+"""By `transfer.task`, what `ingest` counts its targets as, what they are, and what to do where there are none."""
 
 
 def require_labels(recipe: Recipe, ingested: Artifact) -> None:
@@ -44,11 +46,10 @@ def require_labels(recipe: Recipe, ingested: Artifact) -> None:
     if not strategies:
         return
     if task in NEEDS:
-        key, what, named_by = NEEDS[task]
+        key, what, advice = NEEDS[task]
         if not counts.get(key) and not (task == REGRESSION and counts.get("labelled")):  # labels may be numbers
             raise RequestError(
-                f"transfer.task: {task} needs {what}, and the data at ingest.path has none; name their column with "
-                f"{named_by}, {WITHOUT}"
+                f"transfer.task: {task} needs {what}, and the data at ingest.path has none; {advice}, {WITHOUT}"
             )
     elif not counts.get("labelled"):
         for other, (key, *_) in NEEDS.items():
@@ -95,6 +96,22 @@ def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
     transfer = getattr(recipe, "transfer", None)
     if getattr(transfer, "strategies", []):
         data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+
+
+def require_stored_targets(recipe: Recipe, normalized: Artifact) -> None:
+    """Refuse masks or boxes that transfer would refuse at the end."""
+    if getattr(getattr(recipe, "transfer", None), "strategies", []) and _task(recipe) in DENSE:
+        dense_targets.check_stored(normalized, _task(recipe))
+
+
+def require_targets(recipe: Recipe, split: Artifact) -> None:
+    """Refuse strategies that learn several kinds of targets at once for rows that have one."""
+    from ssl_tasks.transfer import any_joint, joint
+
+    transfer = getattr(recipe, "transfer", None)
+    if any_joint(getattr(transfer, "strategies", ())):
+        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+        joint.check(joint.load(split, labelled), labelled)
 
 
 def _task(recipe: Recipe) -> str:
@@ -185,15 +202,22 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
     if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
     from ssl_tasks import methods
-    from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.transfer import further
-    from ssl_tasks.transfer.base import Blueprint
-    from ssl_tasks.transfer.students import build_student
 
     shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
     pool = methods.pool(pretrain.method.options(), pretrain.modality)
-    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, pool=pool, **like)
+    _check_strategies(recipe, {"name": pretrain.backbone, "stem": pretrain.stem, "pool": pool}, like)
+
+
+def _check_strategies(recipe: Recipe, network: Mapping[str, Any], like: Mapping[str, Any]) -> None:
+    """Args: network: what `build_backbone` is told of the encoder; like: what it is told of its inputs."""
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer import checks, further
+    from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.students import build_student
+
+    transfer: Any = getattr(recipe, "transfer", None)
+    backbone = build_backbone(**network, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None
     others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
     checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
@@ -211,6 +235,33 @@ def require_fitting_encoders(recipe: Recipe, normalized: Artifact | None = None)
         further.check(found, normalized.json(STATS_FILE))
 
 
+def require_fitting_encoder(recipe: Recipe) -> None:
+    """Refuse an encoder of another modality than the data's."""
+    from ssl_tasks.stages.adopt import info_of
+
+    adopt, ingest = getattr(recipe, "adopt", None), getattr(recipe, "ingest", None)
+    if adopt is None or ingest is None:
+        return
+    theirs = info_of(adopt, recipe.store)["modality"]
+    if theirs != ingest.modality:
+        raise RequestError(
+            f"adopt.encoder: it takes samples of modality {theirs}, and ingest.modality is {ingest.modality}; "
+            f"give it {theirs} data, or another encoder"
+        )
+
+
+def require_strategies_of_encoder(recipe: Recipe, adopted: Artifact) -> None:
+    """As `require_fitting_strategies`, of an encoder that is there already."""
+    from ssl_tasks.transfer import checks
+
+    transfer: Any = getattr(recipe, "transfer", None)
+    if transfer is None or not checks.needed(transfer.strategies):
+        return
+    info = adopted.json("encoder.json")
+    network = {"name": info["backbone"], "stem": info["stem"], "pool": info.get("pool", "network")}
+    _check_strategies(recipe, network, {"modality": info["modality"], "input_shape": tuple(info["input_shape"])})
+
+
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
     for entry in to_run:
@@ -222,6 +273,8 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     if any(entry.name == "transfer" for entry in to_run):
         require_fitting_encoders(recipe)
         require_fitting_strategies(recipe)
+    if any(entry.name == "normalize" for entry in to_run):
+        require_fitting_encoder(recipe)
 
 
 @dataclass(frozen=True)
@@ -236,7 +289,9 @@ class Check:
 
 
 CHECKS = (
+    Check("adopt", "transfer", require_strategies_of_encoder),
     Check("ingest", "transfer", require_labels),
+    Check("normalize", "transfer", require_stored_targets),
     Check("ingest", "transfer", require_domains),
     Check("normalize", "transfer", require_fitting_encoders),
     Check("normalize", "transfer", require_fitting_strategies),
@@ -244,6 +299,7 @@ CHECKS = (
     Check("normalize", "pretrain", require_fitting_method),
     Check("split", "transfer", require_test_labels),
     Check("split", "transfer", require_usable_labels),
+    Check("split", "transfer", require_targets),
     Check("split", "transfer", require_domain_rows),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows.recipe import default_store
+from ssl_tasks.report.units import amount, change, is_share
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord
 
@@ -18,11 +19,17 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def metric_cells(row: dict[str, Any]) -> list[str]:
-    """The values of `METRIC_COLUMNS`; the gain in percentage points."""
+    """The values of `METRIC_COLUMNS`; the gain in percentage points, or of numbers in their unit."""
     per_class = row.get("labels_per_class")
     cells = [str(row.get("strategy", "")), f"{per_class} a class" if per_class else percent(row.get("label_fraction"))]
-    cells += [percent(row.get(name)) for name in ("pretrained", "random_init", "from_scratch")]
     gain, low, high = (row.get(name) for name in ("difference", "low", "high"))
+    metric = row.get("metric", "accuracy")
+    if not is_share(metric) and gain is not None:
+        named = [row.get(name) for name in ("pretrained", "random_init", "from_scratch")]
+        cells += ["-" if value is None else amount(value) for value in named]
+        shown = [change(metric, value) for value in (gain, low, high) if value is not None]
+        return [*cells, shown[0] + (f" [{', '.join(shown[1:])}]" if len(shown) > 1 else "")]
+    cells += [percent(row.get(name)) for name in ("pretrained", "random_init", "from_scratch")]
     if gain is None:
         return [*cells, "-"]
     interval = "" if low is None or high is None else f" [{100 * low:+.1f}, {100 * high:+.1f}]"

@@ -40,7 +40,18 @@ def test_the_package_knows_nothing_of_prefect_and_only_the_cluster_knows_ray(fil
 LAYERS = [
     {"errors", "config", "schema", "randomness", "parallel", "device", "policy"},
     {"artifact", "store", "sources", "shards", "materialize", "versions", "encoder", "norms"},
-    {"modalities", "methods", "backbones", "training", "transfer", "cluster", "report", "cleaning", "splitting"},
+    {
+        "modalities",
+        "methods",
+        "backbones",
+        "training",
+        "transfer",
+        "cluster",
+        "report",
+        "cleaning",
+        "splitting",
+        "adoption",
+    },
     {"stages"},
 ]
 
@@ -120,7 +131,16 @@ METHODS = [
     *("vae", "vicreg",),
 ]  # fmt: skip
 RECIPE_KEYS = {
-    "ingest": {"path", "modality", "text_column", "captions"},
+    "ingest": {
+        "path",
+        "modality",
+        "text_column",
+        "captions",
+        "labels_column",
+        "labels_separator",
+        "class_columns",
+        "number_column",
+    },
     "clean": {"error_budget"},
     "normalize": {"size"},
     "split": {"fractions"},
@@ -128,7 +148,7 @@ RECIPE_KEYS = {
         *("method", "backbone", "epochs", "max_steps", "batch_size", "num_workers", "precision"),
         "checkpoint_every_steps",
     },
-    "transfer": {"strategies", "label_fractions", "labels_per_class", "seeds"},
+    "transfer": {"task", "strategies", "label_fractions", "labels_per_class", "seeds"},
 }
 
 

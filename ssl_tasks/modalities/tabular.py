@@ -18,10 +18,10 @@ from torch import Tensor
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.policy import ResolvedPolicy
-from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, ROWS, SOURCE, SPLIT
+from ssl_tasks.schema import CONTENT_ID, DOMAIN, GROUP_ID, LABEL, LABELS, ROWS, SOURCE, SPLIT
 from ssl_tasks.sources.hashes import content_hash
 from ssl_tasks.sources.tables import Tables
-from ssl_tasks.sources.values import TARGETS, role_columns
+from ssl_tasks.sources.values import TARGETS, classes_of, role_columns
 
 MISSING = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 BROKEN = "broken"
@@ -29,6 +29,8 @@ BROKEN = "broken"
 _COLUMN = "column "
 """Begins the raw name of every column of the user's, so that one called `row` does not meet the row number."""
 _ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split"}
+NAMED = 5
+"""Columns that a message names."""
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|Inf)\s*$"
 
 
@@ -87,6 +89,28 @@ class TabularModality:
                     seen = columns.get(name) or []
                     columns[name] = sorted({*seen, *pc.unique(table[_COLUMN + name]).drop_null().to_pylist()})
         return {"columns": columns}
+
+    def recall(self, stats: Stats, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None) -> Vocabulary:
+        """The encoder's columns and categories; a category that it has not seen becomes all zeros.
+
+        Raises:
+            RequestError: the table has not the same columns, or no numbers where it had.
+        """
+        columns, kinds = stats["vocabulary"]["columns"], _kinds(next(raw))
+        numbers = [name for name, seen in columns.items() if seen is None]
+        for names, what, mend in (
+            (sorted(columns.keys() - kinds.keys()), "lacks", "name it as it was called there"),
+            (sorted(kinds.keys() - columns.keys()), "has beside its", "leave it out by ingest.drop_columns"),
+            ([name for name in numbers if kinds.get(name) == "category"], "has no numbers in", "write numbers there"),
+        ):
+            if names:
+                shown = ", ".join(repr(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+                raise RequestError(
+                    f"normalize: the encoder was trained on other columns: the data at ingest.path {what} "
+                    f"column{'s' * (len(names) != 1)} {shown}; {mend}, or take another encoder"
+                )
+        vocabulary: Vocabulary = stats["vocabulary"]
+        return vocabulary
 
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
         """(N, D) float32: numbers, one-hot categories; NaN where a number is missing."""
@@ -227,7 +251,8 @@ def _csv_tables(file: Path) -> Iterator[tuple[pa.Table, pa.Array]]:
 
 def _roles(config: Any) -> set[str]:
     """The columns that the config names for what is no feature."""
-    return {getattr(config, f"{role}_column") for role in (_ROLES | TARGETS).values()} - {None}
+    named = {getattr(config, f"{role}_column") for role in (_ROLES | TARGETS).values()} - {None}
+    return named | {*config.class_columns}
 
 
 def _raw_schema(table: pa.Table, config: Any, source: str) -> pa.Schema:
@@ -260,6 +285,9 @@ def _identity(table: pa.Table, raw: pa.Table, config: Any, source: str, first: i
     named = {column: getattr(config, f"{role}_column") for column, role in TARGETS.items()}
     given = {column: table[name].to_pylist() for column, name in named.items() if name is not None}
     targets = role_columns(given, {}, rows[SOURCE].to_pylist(), config.labels_separator) if given else {}
+    if config.class_columns:
+        of_class = {name: table[name].to_pylist() for name in config.class_columns}
+        targets[LABELS] = classes_of(of_class, rows[SOURCE].to_pylist())
     rows |= {column: pa.array(values, ROWS.field(column).type) for column, values in targets.items()}
     return pa.table(rows)
 

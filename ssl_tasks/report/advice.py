@@ -10,10 +10,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssl_tasks.report.sections import fitted_by
 from ssl_tasks.report.units import change, is_share, reached, written
-from ssl_tasks.report.verdict import JUDGEMENTS, Line, interval, judge, labels
-from ssl_tasks.transfer import regression, strategy
+from ssl_tasks.report.verdict import JUDGEMENTS, Line, beats, interval, judge, labels, stopped_early, trains_all
+from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.kinds import oriented
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 BASELINES = {
     "": "the same network untrained",
@@ -22,20 +24,27 @@ BASELINES = {
     "majority_": "always the most frequent class",
 }
 """By the prefix of their comparison in the summary."""
-OF_NUMBERS = "always the mean of the labelled rows"
-NUMBERS = regression.METRICS
+MAJORITY = {
+    MULTI_LABEL: "always how frequent each class is",
+    REGRESSION: "always the mean of the labelled rows",
+}
+"""What the last of them is in other tasks than classification."""
 
 
-def advice(measured: Mapping[str, Any]) -> list[str]:
+def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
     """A sentence for each label budget, and what limits them: rows that were capped, fits that failed.
 
     Args:
         measured: by the transfer stage.
+        margin: a gain below this does not matter.
     """
     budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
         budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
-    sentences = [_sentence(lines) for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    task = measured.get("task", CLASSIFICATION)
+    chosen = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
+    fitted = fitted_by(measured.get("scratch", {}))
+    sentences = [_sentence(lines, task, margin, fitted) for lines in chosen]
     if budgets and not sentences:
         sentences = ["No val row has a label, so nothing but the test rows says which strategy to use."]
     sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
@@ -45,21 +54,42 @@ def advice(measured: Mapping[str, Any]) -> list[str]:
     return [*sentences, *(f"{text[:1].upper()}{text[1:]}." for text in failures)]
 
 
-def _sentence(lines: Sequence[Line]) -> str:
+def _sentence(lines: Sequence[Line], task: str, margin: float, fitted: Mapping[str, float]) -> str:
     # of equal ones the first that the recipe lists
     best = max(lines, key=lambda line: oriented(line["metric"], line["val"]))
-    chosen = f"use {strategy(best['strategy']).title}"
     why = "best on val" if len(lines) > 1 else "the only strategy"
-    names = BASELINES | ({"majority_": OF_NUMBERS} if best["metric"] in NUMBERS else {})
-    there = {prefix: name for prefix, name in names.items() if f"{prefix}difference" in best}
-    open_ = [
-        f"{name} ({_difference(best, prefix)})" for prefix, name in there.items() if judge(best, prefix) != "better"
-    ]
-    beaten = [name for prefix, name in there.items() if judge(best, prefix) == "better"]
-    text = f"With {labels(best)}, {chosen} ({why}, {reached(best['metric'], best['pretrained'])} on test)"
+    text = (
+        f"With {labels(best)}, use {strategy(best['strategy']).title} ({why}, "
+        f"{reached(best['metric'], best['pretrained'])} on test)"
+    )
+    beaten, worse, open_ = _against_baselines(best, task, margin, stopped_early(best, fitted))
+    if worse:
+        text = f"{text}. Pretraining did not help there: it was worse than {_listed(worse)}"
+        return f"{text}, and not shown to be better than {_listed(open_)}." if open_ else f"{text}."
     if open_:
         return f"{text}. Pretraining did not show to help there against {_listed(open_)}."
     return f"{text}; it was better than {_listed(beaten)}."
+
+
+def _against_baselines(line: Line, task: str, margin: float, early: bool) -> tuple[list[str], list[str], list[str]]:
+    """Baselines that were beaten by enough to matter, those that were better, and the others."""
+    names = BASELINES | ({"majority_": MAJORITY[task]} if task in MAJORITY else {})
+    beaten: list[str] = []
+    worse: list[str] = []
+    open_: list[str] = []
+    for prefix, name in names.items():
+        if f"{prefix}difference" not in line or (prefix == "" and trains_all(line["strategy"])):
+            continue
+        said = _difference(line, prefix)
+        if judge(line, prefix) == "worse":
+            worse.append(f"{name} ({said})")
+        elif prefix == "scratch_" and early:
+            open_.append(f"{name} ({said}; it had not converged)")
+        elif beats(line, prefix, margin):
+            beaten.append(name)
+        else:
+            open_.append(f"{name} ({said})")
+    return beaten, worse, open_
 
 
 def _difference(line: Line, prefix: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 from ssl_tasks.report import page
 from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.units import percent, signed
-from ssl_tasks.report.verdict import JUDGEMENTS, judge
+from ssl_tasks.report.units import change, is_share, written
+from ssl_tasks.report.verdict import JUDGEMENTS, gains, judge
 from ssl_tasks.transfer import strategy
 
 
@@ -41,11 +41,12 @@ def headline(lines: Sequence[Line]) -> str:
     if not scored:
         return "No candidate has a result."
     best = scored[0].scores[0]
-    beat = sum(line.scores[0].low > 0 for line in scored)
+    beat = sum(gains(asdict(line.scores[0]), "")[1] > 0 for line in scored)
     where = f"{_title(best.strategy).lower()} with {100 * best.label_fraction:g}% of the labels ({best.num_labels:,})"
+    value, unit = written(best.metric, best.pretrained), " points" if is_share(best.metric) else ""
     return (
-        f"First of {len(scored)}: {scored[0].candidate}, {percent(best.pretrained)} by {where}, {_gain(best)} points "
-        f"over its backbone untrained. {beat} of {len(scored)} beat theirs at this budget."
+        f"First of {len(scored)}: {scored[0].candidate}, {value} by {where}, {_gain(best)}{unit} over its backbone "
+        f"untrained. {beat} of {len(scored)} beat theirs at this budget."
     )
 
 
@@ -58,8 +59,9 @@ def table(lines: Sequence[Line], *, intervals: bool) -> tuple[list[str], list[li
     names += ["RankMe", "alignment", "uniformity", "rows/s", "memory"]
     cells = []
     for line in scored:
-        gains = [_gain(score) if intervals else signed(score.difference) for score in line.scores]
-        scores = [f"{percent(score.pretrained)} ({gain})" for score, gain in zip(line.scores, gains, strict=True)]
+        shown = [_gain(score) if intervals else change(score.metric, score.difference) for score in line.scores]
+        pairs = zip(line.scores, shown, strict=True)
+        scores = [f"{written(score.metric, score.pretrained)} ({gain})" for score, gain in pairs]
         cells.append([line.candidate, line.backbone, *scores, *_measures(line)])
     return names, cells
 
@@ -72,7 +74,7 @@ def _row(place: int, line: Line) -> dict[str, Any]:
         "backbone": line.backbone,
         "scores": [
             {
-                "value": percent(score.pretrained),
+                "value": written(score.metric, score.pretrained),
                 "gain": _gain(score),
                 "judgement": JUDGEMENTS[judge(asdict(score), "")],
             }
@@ -97,7 +99,8 @@ def _measures(line: Line) -> list[str]:
 
 
 def _gain(score: Score) -> str:
-    return f"{signed(score.difference)} [{signed(score.low)}, {signed(score.high)}]"
+    difference, low, high = (change(score.metric, value) for value in (score.difference, score.low, score.high))
+    return f"{difference} [{low}, {high}]"
 
 
 def _title(name: str) -> str:

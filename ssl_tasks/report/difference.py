@@ -23,6 +23,7 @@ from ssl_tasks.report.units import METRIC_TITLES, percent
 from ssl_tasks.report.verdict import FEW_GROUPS, gain, judge, labels
 from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SAMPLE_ID, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 MEASURES = ("loss", "rankme", "feature_std", "alignment", "uniformity", "knn", "rows_per_second", "peak_memory_bytes")
 """What pretraining measures without labels."""
@@ -181,6 +182,11 @@ def _matched(old: Side, new: Side, both: bool) -> tuple[paired.Matched | None, s
     """The test rows in common, and why encoders are not compared on them, where they are not."""
     if not both:
         return None, "There is no transfer in both runs, so nothing is said of what the encoders are worth."
+    if {side.metrics["transfer"].get("task", CLASSIFICATION) for side in (old, new)} != {CLASSIFICATION}:
+        return None, (
+            "Encoders of two runs are compared row by row for transfer.task=classification only; each run's own "
+            "figures stand beside each other."
+        )
     gone = [side.run_id for side in (old, new) if not {"split", "transfer"} <= side.artifacts.keys()]
     if gone:
         return None, f"Predictions of {' and '.join(gone)} are no longer in the store, so there are no differences."

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_tasks.report import charts, page
 from ssl_tasks.report.difference import SIDES, Side
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.units import METRIC_TITLES, percent, signed
+from ssl_tasks.report.units import METRIC_TITLES, change, percent, signed, written
 from ssl_tasks.report.verdict import JUDGEMENTS, judge, labels
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
 from ssl_tasks.transfer import strategy
@@ -68,7 +68,7 @@ def transfer_row(line: Mapping[str, Any]) -> dict[str, str]:
     for key in SIDES:
         own = line[key]
         value = difference[key] if difference else own and own["pretrained"]
-        cells[key] = "-" if value is None else percent(value)
+        cells[key] = "-" if value is None else written(present.get("metric", "accuracy"), value)
         cells[f"{key}_gain"] = "-" if own is None else _interval(own)
     cells["difference"] = _interval(difference) if difference else "not compared"
     cells["judgement"] = JUDGEMENTS[judge(difference, "")] if difference else ""
@@ -76,7 +76,8 @@ def transfer_row(line: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _interval(line: Mapping[str, Any]) -> str:
-    difference, low, high = (signed(line[key]) for key in ("difference", "low", "high"))
+    metric = line.get("metric", "accuracy")
+    difference, low, high = (change(metric, line[key]) for key in ("difference", "low", "high"))
     return f"{difference} ({low} to {high})"
 
 

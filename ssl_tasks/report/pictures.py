@@ -41,6 +41,10 @@ class Pictures:
         """A data URI for each position, of at most `side` pixels a side; smaller ones grow by whole pixels."""
         return [data_uri(_jpeg(self._levels(image), side)) for image in self.shards.take(positions)]
 
+    def levels(self, positions: Int) -> list[np.ndarray]:
+        """Of each position (H, W) or (H, W, 3) uint8, as stored."""
+        return [self._levels(image) for image in self.shards.take(positions)]
+
     def _levels(self, image: np.ndarray) -> np.ndarray:
         """(H, W, C) stored values as uint8, (H, W) grey or (H, W, 3) RGB; of more channels the first three."""
         shown = slice(0, COLOURS if image.shape[2] >= COLOURS else 1)

@@ -15,6 +15,8 @@ from typing import Any
 
 from scipy import stats
 
+from ssl_tasks.transfer.kinds import oriented
+
 LEVEL = 0.95
 FEW_RUNS = 3
 """From so many pretrainings on an interval speaks of them; below, it is that of single runs, which does not."""
@@ -40,7 +42,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Score:
-    """What an encoder is worth in one strategy at one label budget; shares, means over pretraining seeds."""
+    """What an encoder is worth in one strategy at one label budget; means over pretraining seeds."""
 
     strategy: str
     label_fraction: float
@@ -50,6 +52,7 @@ class Score:
     difference: float
     low: float
     high: float
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ def rank(outcomes: Sequence[Outcome]) -> list[Line]:
     for outcome in outcomes:
         runs[outcome.candidate].append(outcome)
     lines = [_line(name, group) for name, group in runs.items()]
-    return sorted(lines, key=lambda line: -line.scores[0].pretrained if line.scores else math.inf)
+    return sorted(lines, key=lambda line: _worth(line.scores[0]) if line.scores else math.inf)
+
+
+def _worth(score: Score) -> float:
+    """Less is better."""
+    return -oriented(score.metric, score.pretrained)
 
 
 def _line(name: str, group: Sequence[Outcome]) -> Line:
@@ -121,7 +129,8 @@ def _scores(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> list[Score]:
         means = {
             key: statistics.mean(entry[key] for entry in entries) for key in ("pretrained", "random_init", "difference")
         }
-        scores.append(Score(strategy, fraction, int(entries[0]["num_labels"]), **means, low=low, high=high))
+        of = entries[0].get("metric", "accuracy")
+        scores.append(Score(strategy, fraction, int(entries[0]["num_labels"]), **means, low=low, high=high, metric=of))
     return scores
 
 

@@ -12,12 +12,14 @@ import yaml
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.pictures import data_uri
 from ssl_tasks.report.units import METRIC_TITLES, change, percent, written
-from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels
+from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels, stopped_early, trains_all
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RAW_INPUT
 
 WEAK = ", so it is a weak baseline; raise transfer.scratch.steps."
+AS_SCRATCH = ("random_init", "random_difference", "random_judgement")
+"""Columns that would say of a strategy that trains the whole network what those of training from scratch say."""
 EXAMPLES = 3
 MAX_CLASSES = 30
 
@@ -56,11 +58,16 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """A line for each strategy and label fraction, numbers written out."""
+def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, float]) -> list[dict[str, str]]:
+    """A line for each strategy and label fraction, numbers written out.
+
+    Args:
+        fitted: as `fitted_by` gives it.
+    """
     lines = []
     for entry in summary:
         line = dict(entry)
+        weak = stopped_early(line, fitted) and "scratch_low" in line and judge(line, "scratch_") == "better"
         lines.append(
             {
                 "strategy": strategy(line["strategy"]).title.removeprefix("a "),
@@ -79,6 +86,8 @@ def transfer_table(summary: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
                         (f"{name}_judgement", JUDGEMENTS[judge(line, prefix)]),
                     )
                 },
+                **({"scratch_judgement": JUDGEMENTS["open"]} if weak else {}),
+                **(dict.fromkeys(AS_SCRATCH, "") if trains_all(line["strategy"]) else {}),
             }
         )
     return lines
@@ -90,11 +99,22 @@ def _difference(line: Mapping[str, Any], prefix: str) -> str:
     return f"{difference} ({low} to {high})"
 
 
+OF_PLACES = {
+    "train_pixel_accuracy": "the pixels of its labelled rows",
+    "train_iou_over_half": "its labelled rows' boxes (an IoU over 0.5)",
+}
+"""What says how far training from scratch got, for tasks that say where things are; where it ends nobody knows."""
+
+
 def scratch_note(scratch: Mapping[str, Any]) -> str:
     """How far the from-scratch baseline got, and whether that makes it a weak one."""
     if not scratch:
         return ""
-    fitted, steps = min(fitted_by(scratch).values()), f"From scratch took {scratch['steps']:,} steps a fit"
+    steps = f"From scratch took {scratch['steps']:,} steps a fit"
+    for name, what in OF_PLACES.items():
+        if name in scratch:
+            return f"{steps} on plain images, and got at least {percent(min(scratch[name].values()))} of {what} right."
+    fitted = min(fitted_by(scratch).values())
     note = f"{steps} and got at least {percent(fitted)} of its labelled rows"
     if "train_r2" in scratch:
         note = f"{steps} and reached an R2 of at least {fitted:.3f} on its own labelled rows"

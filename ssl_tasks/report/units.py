@@ -24,6 +24,11 @@ METRIC_TITLES = {
     "rmse": "RMSE",
     "mae": "mean absolute error",
     "r2": "R2",
+    "mean_iou": "mean IoU",
+    "pixel_accuracy": "pixel accuracy",
+    "mean_class_accuracy": "mean class accuracy",
+    "mean_box_iou": "mean IoU of boxes",
+    "iou_over_half": "share of boxes with an IoU over 0.5",
 }
 NO_SHARES = IN_UNITS | {"r2", "log_loss"}
 MINUS = "\N{MINUS SIGN}"

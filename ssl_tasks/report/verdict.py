@@ -3,8 +3,9 @@
 It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
 a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, also
 after correction for the number of comparisons, and both differences matter. A from-scratch baseline that was stopped
-too early cannot be beaten in this sense. The headline takes the smallest such budget, and says where pretraining did
-harm at another.
+too early cannot be beaten in this sense. A strategy that trains the whole network has one such baseline alone: on the
+untrained network it would be training from scratch. The headline takes the smallest such budget, and says where
+pretraining did harm at another.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ssl_tasks.report.units import METRIC_TITLES, apart, change, is_share, reached, written
-from ssl_tasks.transfer import strategy
+from ssl_tasks.transfer import BASELINE, strategy
+from ssl_tasks.transfer.kinds import LOWER_IS_BETTER
 
 Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "too_few", "not_measured"]
 Line = dict[str, Any]
@@ -64,14 +66,15 @@ def decide(
         return Verdict("not_measured", sentence, [], "", "", margin, [])
     first, metric = summary[0]["strategy"], summary[0]["metric"]
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
-    early = {line["label_fraction"] for line in lines if _stopped_early(line, fitted or {})}
+    early = {line["label_fraction"] for line in lines if stopped_early(line, fitted or {})}
     outcome, line = _outcome(lines, early, margin, test_groups)
     words = _Words(method, first, metric, early, margin, test_groups, second(lines))
     details = [words.detail(other) for other in lines if other is not line]
     return Verdict(outcome, words.sentence(outcome, line, lines), details, metric, first, margin, list(summary))
 
 
-def _stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
+def stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
+    """Whether the from-scratch baseline had not converged at this label budget; `fitted` as for `decide`."""
     return fitted.get(f"{line['label_fraction']:g}", 1.0) < FITTED
 
 
@@ -95,7 +98,8 @@ def judge(line: Line, prefix: str) -> Judgement:
 def gains(line: Line, prefix: str) -> tuple[float, float, float]:
     """The difference and its interval, so that more than 0 is better."""
     difference, low, high = (float(line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
-    return (-difference, -high, -low) if line.get("lower_is_better") else (difference, low, high)
+    lower = line.get("metric") in LOWER_IS_BETTER
+    return (-difference, -high, -low) if lower else (difference, low, high)
 
 
 def enough(line: Line, margin: float) -> float:
@@ -108,7 +112,12 @@ def second(lines: Sequence[Line]) -> str:
     return next((prefix for prefix in SHORT if all(f"{prefix}low" in line for line in lines)), "")
 
 
-def _beats(line: Line, prefix: str, margin: float) -> bool:
+def trains_all(name: str) -> bool:
+    """Whether the strategy trains the whole network, so that untrained and from scratch are the same baseline."""
+    return strategy(name).untrained == BASELINE
+
+
+def beats(line: Line, prefix: str, margin: float) -> bool:
     """Whether the encoder is better, and by enough to matter."""
     return judge(line, prefix) == "better" and gains(line, prefix)[0] >= enough(line, margin)
 
@@ -117,10 +126,12 @@ def _outcome(lines: list[Line], early: set[float], margin: float, test_groups: i
     """The outcome and the line that the headline speaks of."""
     if test_groups < FEW_GROUPS:
         return "too_few", lines[0]
-    encoder = [line for line in lines if _beats(line, "", margin)]
+    encoder = [line for line in lines if beats(line, "", margin)]
+    if trains_all(lines[0]["strategy"]):
+        encoder = [line for line in encoder if line["label_fraction"] not in early]
     other = second(lines)
     for line in encoder:
-        if not other or (_beats(line, other, margin) and line["label_fraction"] not in early):
+        if not other or (beats(line, other, margin) and line["label_fraction"] not in early):
             return "helped", line
     if encoder:
         return "partly", encoder[0]
@@ -143,13 +154,19 @@ class _Words:
     other: str
     """Prefix of what `second` gives."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether training from scratch is the only baseline that is a network."""
+        return trains_all(self.strategy)
+
     def sentence(self, outcome: Outcome, line: Line, lines: list[Line]) -> str:
         probe, metric = strategy(self.strategy).title, self.metric
         value = reached(metric, line["pretrained"])
         there = f"with {labels(line)}, {probe} on the {self.method} encoder reached {value}"
-        random = f"{gain(line, '')} than on the same network untrained"
+        than = f"that network trained from scratch on the same labels{self._weak(line)}"
+        random = f"{gain(line, '')} than {than if self.alone else 'on the same network untrained'}"
         both = f"{there}, {random}"
-        if self.other:
+        if self.other and not self.alone:
             both += f" and {gain(line, self.other)} than {LONG[self.other]}{self._weak(line)}"
         if outcome == "helped":
             return f"Pretraining helped: {both}{self._harm(line, lines)}."
@@ -159,13 +176,16 @@ class _Words:
             return f"Pretraining did not help, it did harm: {there}, {random}."
         if outcome == "no_gain":
             of = "" if "scale" in line else f" of {METRIC_TITLES[metric]}"
+            baseline = "trained from scratch" if self.alone else "untrained"
             return (
                 f"No evidence that pretraining helped: at no label budget did {probe} gain more over the same network "
-                f"untrained than {self._margin(line)}{of}; the most it could be is {interval(line, '')}, with "
+                f"{baseline} than {self._margin(line)}{of}; the most it could be is {interval(line, '')}, with "
                 f"{labels(line)}."
             )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
+        if self.alone and line["label_fraction"] in self.early and judge(line, "") == "better":
+            return f"Whether pretraining helped is open without a fair baseline; raise transfer.scratch.steps: {both}."
         if judge(line, "") == "better":
             return (
                 f"Pretraining improved the encoder; whether by the {self._margin(line)} that matter, the test cannot "
@@ -187,7 +207,7 @@ class _Words:
         worse = [other for other in lines if judge(other, self.other) == "worse"]
         if worse:
             return f"{name} was better with {_budgets(worse)}"
-        if any(_beats(other, self.other, self.margin) for other in fair):
+        if any(beats(other, self.other, self.margin) for other in fair):
             return f"it beat the untrained network and {name}, but not both at one label budget"
         if fair:
             return f"its gain over {name} with {_budgets(fair)} is below {self._margin(fair[0])}"
@@ -203,16 +223,15 @@ class _Words:
         found = [
             f"with {labels(line)} it was worse than {name}, {interval(line, prefix)}"
             for line in lines
-            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"), ("raw_", "raw input"))
+            for prefix, name in (("", "untrained"), ("scratch_", "from scratch"), ("raw_", "raw input"))[self.alone :]
             if (line is not said or prefix == "raw_") and f"{prefix}low" in line and judge(line, prefix) == "worse"
         ]
         return "".join(f"; {text}" for text in found)
 
     def detail(self, line: Line) -> str:
-        first = (
-            f"With {labels(line)}: {written(self.metric, line['pretrained'])}. Against the untrained network "
-            f"{interval(line, '')}: {JUDGEMENTS[judge(line, '')]}."
-        )
+        first = f"With {labels(line)}: {written(self.metric, line['pretrained'])}."
+        if not self.alone:
+            first += f" Against the untrained network {interval(line, '')}: {JUDGEMENTS[judge(line, '')]}."
         if not self.other:
             return first
         judged = JUDGEMENTS[judge(line, self.other)]

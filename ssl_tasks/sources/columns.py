@@ -95,6 +95,8 @@ def choose(reader: Reader, config: SourceConfig, file: str, before: Columns) -> 
         raise _lacking("boxes", "boxes", reader, file)
     if config.captions and found[TEXT] is None:
         raise _lacking("captions", ROLES[TEXT], reader, file)
+    if absent := [name for name in config.class_columns if name not in reader.names]:
+        raise RequestError(f"ingest.class_columns: {file} has no column {absent[0]!r} (it has {_shown(reader)})")
     columns = Columns(content, {column: name for column, name in found.items() if name is not None})
     if lost := sorted(before.named().keys() - columns.named().keys()):
         raise RequestError(f"ingest.path: {file} lacks the column {before.named()[lost[0]]!r} of the file before it")

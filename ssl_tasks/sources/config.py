@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ssl_tasks.config import Config, execution
 
@@ -48,6 +48,9 @@ class SourceConfig(Config):
     empty list, or a text of nothing but the separator, is a row of no class; an empty value one that is not labelled.
     It is never found by its name."""
     labels_separator: str = Field(";", min_length=1)
+    class_columns: list[str] = Field(default_factory=list)
+    """The same as one column for each class, which has its name: 1 (or true) where a row has the class, else 0 (or
+    false). An empty value is a 0, but a row of nothing else is not labelled."""
     number_column: str | None = None
     """A number for each row, for `transfer.task: regression`; where a value is empty, there is none. It is never found
     by its name."""
@@ -63,6 +66,15 @@ class SourceConfig(Config):
     def _given(cls, value: object) -> object:
         if value is None:
             raise ValueError("say what to read, for example --set ingest.path=photos (a folder, or a list of files)")
+        return value
+
+    @field_validator("class_columns")
+    @classmethod
+    def _one_way(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if value and info.data.get("labels_column"):
+            raise ValueError("the classes of a row stand in labels_column already; leave out one of the two")
+        if twice := sorted(name for name in {*value} if value.count(name) > 1):
+            raise ValueError(f"{twice[0]!r} stands twice")
         return value
 
     @field_validator("folders", mode="before")

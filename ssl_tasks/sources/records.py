@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import BOXES, MASK, PAYLOAD, SOURCE
+from ssl_tasks.schema import BOXES, LABELS, MASK, PAYLOAD, SOURCE
 from ssl_tasks.sources.base import Names, Pair, Source, sample_tables
 from ssl_tasks.sources.boxes import boxes_of
 from ssl_tasks.sources.columns import Batch, Columns, Reader, choose
 from ssl_tasks.sources.config import SourceConfig
 from ssl_tasks.sources.listing import Part, read_parts, unchanged
-from ssl_tasks.sources.values import ROLES, TARGETS, fill_split, role_columns
+from ssl_tasks.sources.values import ROLES, TARGETS, classes_of, fill_split, role_columns
 from ssl_tasks.sources.walk import is_utf8
 
 HANDFUL = 5
@@ -35,7 +35,16 @@ class Records(Source):
     kind = "records"
     what = "a list or data set"
     keys = frozenset(
-        {"image_column", "mask_column", "masks", "boxes_column", "boxes", "captions", "labels_separator"}
+        {
+            "image_column",
+            "mask_column",
+            "masks",
+            "boxes_column",
+            "boxes",
+            "captions",
+            "labels_separator",
+            "class_columns",
+        }
         | {f"{role}_column" for role in (ROLES | TARGETS).values()}
     )
 
@@ -72,6 +81,7 @@ class Records(Source):
                 self.columns = columns = choose(reader, self.config, name, self.columns)
                 self._names.update(reader.names)
                 images, others = list(columns.content.values()), list(columns.roles.values())
+                others += [one for one in self.config.class_columns if one not in others]
                 for batch in reader.batches(images, others) if content else reader.paths(images):
                     yield self._part(name, columns, batch, reader if content else None)
 
@@ -103,6 +113,8 @@ class Records(Source):
                 ]
             names = {c: reader.class_names[given] for c, given in columns.roles.items() if given in reader.class_names}
             part.table |= role_columns(given_roles, names, places, self.config.labels_separator)
+            if classes := self.config.class_columns:
+                part.table[LABELS] = classes_of({one: batch.columns[one] for one in classes}, places)
             fill_split(part.table, self.splits.get(name), len(places))
         return part
 

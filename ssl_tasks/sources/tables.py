@@ -15,7 +15,7 @@ class Tables(Source):
     what = "tables of features"
     keys = frozenset(
         {"label_column", "group_column", "domain_column", "split_column", "drop_columns"}
-        | {"labels_column", "labels_separator", "number_column"}
+        | {"labels_column", "labels_separator", "class_columns", "number_column"}
     )
 
     def files(self) -> Iterator[tuple[str, str]]:

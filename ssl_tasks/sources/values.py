@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_tasks.errors import RequestError
@@ -14,6 +14,7 @@ ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split", "t
 """Columns of `schema.ROWS` that a column of a list may give, and their roles' names."""
 TARGETS = {LABELS: "labels", NUMBER: "number"}
 """Further ones, which a column gives only where the config names it."""
+YES, NO = ("1", "true"), ("0", "false")
 NO_NUMBER = ("?", "na", "n/a", "nan", "null", "none")
 """What stands for a missing number, in small letters."""
 SPLIT_HINT = "train, val or test (or training, unlabeled, valid, validation, dev, testing)"
@@ -72,6 +73,31 @@ def several_of(value: Any, separator: str, names: Sequence[str] | None, where: s
             return None
         value = [part for part in text.split(separator) if part.strip()]
     return list(dict.fromkeys(text for one in value if (text := _named(one, names, where)) is not None))
+
+
+def classes_of(given: Mapping[str, Sequence[Any]], places: Sequence[str]) -> list[list[str] | None]:
+    """The classes of each row, from a column for each class; None where all of a row's values are empty.
+
+    Args:
+        given: by class, a value for each row.
+        places: where each row is, for messages.
+
+    Raises:
+        RequestError: a value is none of `YES` and `NO`.
+    """
+    found: list[list[str] | None] = []
+    for row, place in enumerate(places):
+        said = {name: _is_there(values[row], f"{place}: {name}") for name, values in given.items()}
+        known = any(value is not None for value in said.values())
+        found.append([name for name, value in said.items() if value] if known else None)
+    return found
+
+
+def _is_there(value: Any, where: str) -> bool | None:
+    text = text_of(value, where)
+    if text is None or text.lower() in (*YES, *NO):
+        return None if text is None else text.lower() in YES
+    raise RequestError(f"{where}: {text[:40]!r} is neither 1 nor 0, which say whether a row is of that class")
 
 
 def role_columns(

@@ -37,6 +37,8 @@ STRATEGIES = {
     "dann": "ssl_tasks.transfer.dann",
     "adabn": "ssl_tasks.transfer.adabn",
     "retrieval": "ssl_tasks.transfer.retrieval",
+    "segmentation": "ssl_tasks.transfer.segmentation_head",
+    "boxes": "ssl_tasks.transfer.box_head",
     "concatenate": "ssl_tasks.transfer.concatenate",
     "select_features": "ssl_tasks.transfer.select_features",
     "weighted_encoders": "ssl_tasks.transfer.weighted_encoders",
@@ -44,6 +46,7 @@ STRATEGIES = {
     "uniform_soup": "ssl_tasks.transfer.uniform_soup",
     "greedy_soup": "ssl_tasks.transfer.greedy_soup",
     "best_tuned": "ssl_tasks.transfer.best_tuned",
+    "multi_task": "ssl_tasks.transfer.multi_task",
     "from_scratch": "ssl_tasks.transfer.from_scratch",
 }
 """Name and module; each module's `STRATEGY` is loaded when somebody asks."""
@@ -66,6 +69,11 @@ def with_counterparts(listed: Sequence[str]) -> tuple[str, ...]:
     """The strategies that a recipe lists, and after them those that they are compared with."""
     counterparts = (strategy(name).counterpart for name in listed)
     return tuple(dict.fromkeys([*listed, *(name for name in counterparts if name)]))
+
+
+def any_joint(listed: Sequence[str]) -> bool:
+    """Whether one of them learns further kinds of targets than the one that is predicted."""
+    return any(strategy(name).joint for name in listed)
 
 
 def strategy(name: str) -> Strategy:

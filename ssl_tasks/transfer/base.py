@@ -10,7 +10,7 @@ scored once, by the final fit.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -71,11 +71,21 @@ class Context:
     method: str = ""
     """Whose network the fit at hand reuses."""
     features: FloatArray | None = None
-    """(N, D) embeddings of all rows by that network."""
+    """(N, D) embeddings of all rows by that network; for tasks that say where things are (N, C, h, w) feature maps."""
     domains: Domains | None = None
     """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
+    remake: Callable[[], Context] | None = None
+    """Makes it anew from the artifacts, in another process."""
     further: Mapping[str, Mapping[str, Callable[[], nn.Module]]] = field(default_factory=dict)
     """As `networks`, for each encoder of `transfer.encoders`, by its name."""
+    targets: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """By `targets.TASKS` what all rows (N) have, as `data.Labelled.labels`; for strategies that are `joint`."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is of one encoder or target travels; the rest is made anew where it arrives."""
+        assert self.remake is not None, "a context that cannot be remade stays in its process"
+        changed = {name: getattr(self, name) for name in ("train", "method", "features", "domains", "targets")}
+        return _remade, (self.remake, changed)
 
     def encoder(self) -> nn.Module:
         """A network with the weights that the fit at hand reuses: input -> (B, num_features)."""
@@ -92,6 +102,10 @@ class Context:
         return Blueprint(self.build(0), self.options, student, further)
 
 
+def _remade(remake: Callable[[], Context], changed: Mapping[str, Any]) -> Context:
+    return replace(remake(), **changed)
+
+
 @dataclass(frozen=True)
 class Task:
     """One fit. Rows are embeddings (N, D), or positions (N,) for a strategy that needs payloads."""
@@ -99,7 +113,7 @@ class Task:
     train: NDArray[Any]
     labels: NDArray[Any]
     """(N,) in [0, num_classes); a class of the data set may be missing here. For `multi_label` (N, K) 0 and 1, for
-    `regression` (N,) float64."""
+    `regression` (N,) float64, for `segmentation` (N, H, W) uint8, for `localization` (N, 4) shares of the side."""
     val: NDArray[Any]
     val_labels: NDArray[Any]
     """(V,); V may be 0, then strategies take their default."""
@@ -131,8 +145,11 @@ class Prediction:
     """Hyper-parameters chosen on val, and what else is worth knowing of the fit."""
     text: str = ""
     """What a fit has to say in words, such as the rules of a tree."""
-    judged: Callable[[IntArray], FloatArray] | None = None
-    """For `retrieval`: from the classes (T,) of the test rows to (T, M) measures of each row's ranking."""
+    examples: NDArray[np.uint8] | None = None
+    """(E, H, W) for `segmentation`: what was predicted for the first test rows, to be looked at."""
+    judged: Callable[[NDArray[Any]], FloatArray] | None = None
+    """For `retrieval` and the tasks that say where things are: from the targets (T, ...) of the test rows to (T, M),
+    what the metrics are made of."""
 
 
 def _same(train: FloatArray) -> Map:
@@ -162,12 +179,15 @@ class Strategy:
     fit: Callable[[Task], Prediction]
     prepare: Callable[[FloatArray], Map] = _same
     """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
-    needs: Literal["embeddings", "payload"] = "embeddings"
+    needs: Literal["embeddings", "payload", "maps"] = "embeddings"
+    """What its rows are; for `maps` they are positions, and the context's features are feature maps."""
     encoders: Literal["one", "several", "any"] = "one"
     """`several` needs `transfer.encoders` beside the run's own encoder, `any` uses them where they are named.
 
     Embeddings are then those by all encoders side by side, `Task.widths` wide each.
     """
+    joint: bool = False
+    """Whether it learns every kind of target that rows have, and not only the one that is predicted."""
     counterpart: str | None = None
     """Name of the strategy that lacks what this one adds: it runs along, and is a further baseline."""
     untrained: Literal["own", "from_scratch"] = "own"

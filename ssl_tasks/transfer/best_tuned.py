@@ -5,7 +5,7 @@ Where val has no labels it is that of the run's own encoder and the middle learn
 
 from __future__ import annotations
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.soup import check, ingredients, middle
 from ssl_tasks.transfer.training import predict
 from ssl_tasks.transfer.tuning import context_of
@@ -26,6 +26,7 @@ STRATEGY = Strategy(
     "the fine-tuned network that is best on val",
     fit,
     needs="payload",
+    tasks=ALL_FITTED,
     encoders="any",
     seeded=True,
     check=check,

@@ -28,20 +28,27 @@ class Fitted:
     """scikit-learn's, where somebody asks for its weights."""
 
 
-def choose(task: Task, candidates: Sequence[T], default: T, train: Callable[[T], Fitted]) -> tuple[T, Fitted]:
+def choose(
+    task: Task, candidates: Sequence[T], default: T, train: Callable[[T], Fitted], patience: int = 0
+) -> tuple[T, Fitted]:
     """The candidate that does best on val, with its classifier; `default` where val has no labels.
 
     Args:
         candidates: the simplest first: of equal ones the earlier is taken.
+        patience: where it is not 0, no more are tried after so many in a row that did not better the best.
     """
     if not len(task.val_labels):
         return default, train(default)
     best: tuple[tuple[float, float], T, Fitted] | None = None
+    in_vain = 0
     for candidate in candidates:
         fitted = train(candidate)
         value = task.val_score(fitted.scores(task.val))
+        in_vain += 1
         if best is None or value > best[0]:
-            best = value, candidate, fitted
+            best, in_vain = (value, candidate, fitted), 0
+        if patience and in_vain == patience:
+            break
     assert best is not None, "no candidates"
     return best[1], best[2]
 

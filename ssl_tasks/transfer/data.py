@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import GROUP_ID, LABEL, ROW, SPLIT, SPLITS_FILE, TEST, TRAIN, VAL
-from ssl_tasks.transfer import targets
-from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION, WITHOUT, named_classes
+from ssl_tasks.transfer import dense_targets, targets
+from ssl_tasks.transfer.targets import (
+    CLASSIFICATION,
+    DENSE,
+    LOCALIZATION,
+    MULTI_LABEL,
+    REGRESSION,
+    WITHOUT,
+    named_classes,
+)
 
 Int = NDArray[np.int64]
 FEW_CLASSES = 2
@@ -31,7 +39,8 @@ class Labelled:
     """Sorted names; a class's number is its place here. Empty for numbers."""
     labels: NDArray[Any]
     """Of all rows in payload order: class numbers (N,), -1 where there is no label; for `multi_label` (N, K) 0 and 1,
-    -1 where a row is not labelled; for `regression` (N,) float64, NaN where there is no number."""
+    -1 where a row is not labelled; for `regression` (N,) float64, NaN where there is no number. For `segmentation`
+    masks that are read when they are asked for, for `localization` (N, 4) boxes; see `dense_targets`."""
     train: Int
     """Positions of all train rows, labelled or not."""
     val: Int
@@ -46,8 +55,8 @@ class Labelled:
 
     @property
     def num_outputs(self) -> int:
-        """What a fit gives for a row: a score for each class, or one number."""
-        return 1 if self.task == REGRESSION else len(self.classes)
+        """What a fit gives for a row: a score for each class, one number, or the four of a box."""
+        return {REGRESSION: 1, LOCALIZATION: 4}.get(self.task, len(self.classes))
 
     @property
     def num_groups(self) -> int:
@@ -55,16 +64,26 @@ class Labelled:
         return int(self.groups.max()) + 1
 
 
-def load(split: Artifact, labels_per_class: Sequence[int] = (), task: str = CLASSIFICATION) -> Labelled:
+def load(
+    split: Artifact,
+    labels_per_class: Sequence[int] = (),
+    task: str = CLASSIFICATION,
+    normalized: Artifact | None = None,
+) -> Labelled:
     """Read the targets of a split artifact: its labels, or for `multi_label` and `regression` those of its ingest.
 
     Args:
         task: one of `targets.TASKS`.
+        normalized: what holds the masks or boxes, for the tasks of such.
 
     Raises:
-        RequestError: as `check_labels`, `targets.check_several` and `targets.check_numbers`.
+        RequestError: as `check_labels`, and the checks of `targets` and `dense_targets`.
     """
     splits = split.table(SPLITS_FILE)
+    if task in DENSE:
+        assert normalized is not None, "masks and boxes are read as normalize stores them"
+        classes, rows, known = dense_targets.load(normalized, splits, task)
+        return _labelled(targets.one_stratum(splits, known), classes, rows, known, task)
     if task == REGRESSION:
         numbers = targets.numbers(split, splits)
         targets.check_numbers(numbers, splits)
@@ -83,6 +102,9 @@ def load(split: Artifact, labels_per_class: Sequence[int] = (), task: str = CLAS
 def check(split: Artifact, labels_per_class: Sequence[int] = (), task: str = CLASSIFICATION) -> None:
     """Refuse what `load` would refuse."""
     splits = split.table(SPLITS_FILE, [ROW, SPLIT, LABEL])
+    if task in DENSE:
+        dense_targets.check_splits(dense_targets.given(split, splits, task), splits, task)
+        return
     if task == REGRESSION:
         targets.check_numbers(targets.numbers(split, splits), splits)
     elif task == MULTI_LABEL:

@@ -1,18 +1,13 @@
 """Runs every fit of a transfer: strategies x encoders x label budgets x seeds, and the baselines.
 
-Each fit runs on one thread and several run side by side, so that the number of workers changes no bit. A fit that
-fails is noted with its error, and the others finish.
+Each fit runs on one thread and several run side by side (`runners`), so that the number of workers changes no bit. A
+fit that fails is noted with its error, and the others finish.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +20,7 @@ from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, S
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
+from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 NOT_THE_FITS = (PretextflowError, MemoryError, OSError)
@@ -39,8 +35,6 @@ class Plan:
     budgets: Sequence[Budget]
     seeds: Sequence[int]
     metric: str
-    workers: int
-    """Fits side by side; 0 for one per core."""
     slow_rows: int
     """Most train rows of a fit of a slow strategy."""
 
@@ -56,6 +50,7 @@ class _Done:
     chosen: dict[str, float]
     seconds: float
     text: str
+    examples: NDArray[np.uint8] | None = None
 
 
 def evaluate(
@@ -63,30 +58,30 @@ def evaluate(
     data: Labelled,
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context | None,
-    stop: threading.Event,
+    runner: Runner,
     further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
-        encoders: name of the method to a loader of its embeddings (N, D); one is held at a time.
+        encoders: name of the method to a loader of its embeddings (N, D), or feature maps; one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
             does a task that they are not for.
-        stop: set before the fits that still run are waited for, so that `context` can end them.
+        runner: where they run.
         further: a method to embeddings by further encoders, for strategies that combine them with those of the method.
     """
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
-    positions = np.arange(data.splits.num_rows)
-    with _one_thread_each(plan.workers, stop) as pool:
-        runs = _Runs(pool, plan, data, budgets)
-        for method, load in encoders.items():
-            reused = replace(context, method=method) if context else None
-            everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
-        has_baselines = context is not None and data.task in majority.STRATEGY.tasks
-        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, context)() if has_baselines else []
-        if has_baselines:
-            everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, context)()]
+    positions = runner.share(np.arange(data.splits.num_rows))
+    runs = _Runs(runner, plan, data, budgets, runner.share(data), positions)
+    for method, load in encoders.items():
+        reused = replace(context, method=method) if context else None
+        everything += runs.on_encoder(method, load, reused, further)  # whose rows are gone when it returns
+    scratch: list[Fit | Failure] = []
+    if context is not None and data.task in majority.STRATEGY.tasks:
+        bare = runner.share(context)
+        scratch = runs.submit(strategy(BASELINE), FROM_SCRATCH, positions, bare)()
+        everything += [*scratch, *runs.submit(majority.STRATEGY, MAJORITY, positions, bare)()]
     for name in plan.strategies:
         if strategy(name).untrained == BASELINE and RANDOM_INIT in encoders:  # it would be the same fits again
             everything += [_again(result, name) for result in scratch]
@@ -110,58 +105,84 @@ def _by_preparation(names: Sequence[str], method: str) -> list[list[str]]:
         found = strategy(name)
         if method == RANDOM_INIT and found.untrained == BASELINE:
             continue  # training from scratch is that
-        if (found.needs == "embeddings" and found.encoders == "one") or method != RAW_INPUT:
+        if (found.needs != "payload" and found.encoders == "one") or method != RAW_INPUT:
             groups.setdefault((found.needs, found.encoders, found.prepare), []).append(name)
     return list(groups.values())
 
 
 @dataclass(frozen=True)
 class _Runs:
-    pool: ThreadPoolExecutor
+    runner: Runner
     plan: Plan
     data: Labelled
     budgets: Mapping[tuple[Budget, int], IntArray]
+    shared: Any
+    """The data, as the runner shares it."""
+    positions: Any
+    """(N,) of all rows, likewise."""
 
     def on_encoder(
         self,
         method: str,
-        features: FloatArray,
+        load: Callable[[], FloatArray],
         context: Context | None,
         further: Callable[[str], Sequence[FloatArray]],
     ) -> list[Fit | Failure]:
         """The fits of all strategies on one encoder."""
-        positions, done = np.arange(len(features)), list[Fit | Failure]()
-        reused = replace(context, features=features) if context else None
-        for names in _by_preparation(self.plan.strategies, method):
-            found = strategy(names[0])
-            is_wide = found.needs == "embeddings" and found.encoders != "one"
-            parts = [features, *(further(method) if is_wide else ())]
-            together = np.hstack(parts) if is_wide else features
-            rows = positions if found.needs == "payload" else found.prepare(together[self.data.train])(together)
-            widths = [part.shape[1] for part in parts]
+        done: list[Fit | Failure] = []
+        # the largest group last, beside which the embeddings themselves are no longer held
+        groups = sorted(_by_preparation(self.plan.strategies, method), key=len)
+        held = [load()] if groups else []
+        for names in groups:
+            features = held.pop() if names is groups[-1] else held[0]
+            rows, reused, widths = self._prepared(strategy(names[0]), method, features, context, further)
+            del features
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
         return done
+
+    def _prepared(
+        self,
+        found: Strategy,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> tuple[Any, Any, list[int]]:
+        """Rows and context, as the runner shares them, and the widths of the encoders whose rows stand side by side."""
+        is_wide = found.needs == "embeddings" and found.encoders != "one"
+        parts = [features, *(further(method) if is_wide else ())]
+        together = np.hstack(parts) if is_wide else features
+        rows, reused = self.positions, None
+        if found.needs == "embeddings":
+            rows = self.runner.share(found.prepare(together[self.data.train])(together))
+        elif context:
+            reused = self.runner.share(replace(context, features=features))
+        return rows, reused, [part.shape[1] for part in parts]
 
     def submit(
         self,
         found: Strategy,
         method: str,
-        rows: FloatArray | IntArray,
-        context: Context | None,
+        rows: Any,
+        context: Any,
         widths: Sequence[int] = (),
     ) -> Callable[[], list[Fit | Failure]]:
-        """Start the fits of one strategy on one encoder; what is returned waits for them."""
-        futures: dict[tuple[bytes, int], Future[_Done | str]] = {}
+        """Start the fits of one strategy on one encoder; what is returned waits for them.
+
+        Args:
+            rows: (N, D) or (N,), as the runner shares them; so is the context, where there is one.
+        """
+        waits: dict[tuple[bytes, int], Callable[[], _Done | str]] = {}
         keys = {}
         for (budget, seed), drawn in self.budgets.items():
             kept = limit(self.data.splits, drawn, self.plan.slow_rows, seed) if found.slow else drawn
             # all labels are the same rows under every seed
             key = keys[budget, seed] = kept.tobytes(), seed if found.seeded else 0
-            if key not in futures:
-                given = context if found.needs == "payload" else None
-                futures[key] = self.pool.submit(
-                    _attempt, found, rows, kept, seed, self.data, self.plan.metric, given, widths
+            if key not in waits:
+                given = context if found.needs != "embeddings" else None
+                waits[key] = self.runner.submit(
+                    _attempt, found, rows, kept, seed, self.shared, self.plan.metric, given, widths
                 )
 
         def collect() -> list[Fit | Failure]:
@@ -172,7 +193,7 @@ class _Runs:
                 key = keys[budget, seed]
                 fraction = len(drawn) / total if budget.per_class else budget.fraction
                 cell = (found.name, method, fraction, budget.per_class, seed)
-                done = futures[key].result()
+                done = waits[key]()
                 results.append(_result(cell, len(drawn), done, is_shared=key in told))
                 told.add(key)
             return results
@@ -187,7 +208,7 @@ def _result(
         return Failure(*cell, error=done)
     seconds = 0.0 if is_shared else done.seconds
     answers = (done.predicted, done.confidence, done.likelihood)
-    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, seconds)
+    return Fit(*cell, num_labels, *answers, done.values, done.chosen, done.text, done.examples, seconds)
 
 
 def _attempt(
@@ -243,26 +264,5 @@ def _done(prediction: Prediction, data: Labelled, metric: str, seconds: float) -
         chosen=chosen,
         seconds=seconds,
         text=prediction.text,
+        examples=prediction.examples,
     )
-
-
-@contextmanager
-def _one_thread_each(workers: int, stop: threading.Event) -> Iterator[ThreadPoolExecutor]:
-    import torch
-    from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
-
-    def alone() -> None:
-        torch.set_num_threads(1)
-        threadpool_limits(1, user_api="openmp")  # of BLAS the limit is the process's, of OpenMP each thread's own
-
-    before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1, initializer=alone)
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # counted as `converged` in what a fit chose
-        try:
-            yield pool
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)  # a failure or Ctrl-C waits for the running fits only
-            torch.set_num_threads(before)

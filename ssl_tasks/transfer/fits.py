@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ssl_tasks.transfer.base import FloatArray
@@ -29,7 +30,8 @@ class Fit(Cell):
 
     num_labels: int
     predicted: NDArray[Any]
-    """(T,) classes, or numbers; for `multi_label` (T, K) probabilities, for `retrieval` (T, M) measures."""
+    """(T,) classes, or numbers; for `multi_label` (T, K) probabilities, for `retrieval` (T, M) measures, for
+    `segmentation` (T, 3 K) counts of pixels, for `localization` (T, 4) boxes."""
     confidence: FloatArray
     """(T,) probability of the predicted class; of other tasks nothing."""
     likelihood: FloatArray
@@ -37,6 +39,8 @@ class Fit(Cell):
     values: dict[str, float]
     chosen: dict[str, float]
     text: str = ""
+    examples: NDArray[np.uint8] | None = None
+    """(E, H, W) predicted masks of the first test rows."""
     seconds: float = 0.0
     """Of the fit, on one thread; 0 where another seed's fit on the same rows was shared."""
 

@@ -6,16 +6,23 @@ It trains as the strategies that tune the encoder do (`training`), under its own
 from __future__ import annotations
 
 from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
+from ssl_tasks.transfer.dense import fit_scratch
 from ssl_tasks.transfer.heads import with_head
+from ssl_tasks.transfer.targets import DENSE
 from ssl_tasks.transfer.training import Schedule, Start, predict, train
 
 
 def fit(task: Task) -> Prediction:
     """Train a network on `task.train` positions and score the test positions."""
+    if task.task in DENSE:
+        return fit_scratch(task)
     context = task.context
     assert context is not None, "from_scratch needs a context"
     schedule = Schedule.of(context.options.scratch, context.options.scratch.steps)
     return predict(task, train(task, schedule, lambda: Start(with_head(context.build(task.seed), task.num_classes))))
 
 
-STRATEGY = Strategy("from_scratch", "training from scratch", fit, needs="payload", tasks=ALL_FITTED, seeded=True)
+TASKS = ALL_FITTED | DENSE
+STRATEGY = Strategy(
+    "from_scratch", "training from scratch", fit, needs="payload", tasks=ALL_FITTED | DENSE, seeded=True
+)

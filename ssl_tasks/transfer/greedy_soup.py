@@ -5,7 +5,7 @@ Where val has no labels it is the fine-tuned network of the run's own encoder an
 
 from __future__ import annotations
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.best_tuned import fit as fit_best
 from ssl_tasks.transfer.soup import Kettle, check, greedy, ingredients, serve
 
@@ -25,6 +25,7 @@ STRATEGY = Strategy(
     "a greedy soup of fine-tuned networks",
     fit,
     needs="payload",
+    tasks=ALL_FITTED,
     encoders="any",
     counterpart="best_tuned",
     seeded=True,

@@ -15,8 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_tasks.transfer import metrics, multi_label, regression, retrieved
-from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL
+from ssl_tasks.transfer import located, metrics, multi_label, regression, retrieved, segmented
+from ssl_tasks.transfer.targets import (
+    CLASSIFICATION,
+    LOCALIZATION,
+    MULTI_LABEL,
+    REGRESSION,
+    RETRIEVAL,
+    SEGMENTATION,
+)
 
 Float = NDArray[np.float64]
 Labels = NDArray[Any]
@@ -110,6 +117,26 @@ KINDS = {
         strategies=("retrieval",),
         answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
         weighted=retrieved.weighted,
+        ranked=lambda labels, scores: {},
+        fitted=lambda labels, scores: {},
+    ),
+    SEGMENTATION: Kind(
+        metrics=segmented.METRICS,
+        choices=segmented.METRICS,
+        tie="pixel_accuracy",
+        strategies=("segmentation",),
+        answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
+        weighted=segmented.weighted,
+        ranked=segmented.per_class,
+        fitted=lambda labels, scores: {},
+    ),
+    LOCALIZATION: Kind(
+        metrics=located.METRICS,
+        choices=located.METRICS,
+        tie="mean_box_iou",
+        strategies=("boxes",),
+        answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
+        weighted=located.weighted,
         ranked=lambda labels, scores: {},
         fitted=lambda labels, scores: {},
     ),

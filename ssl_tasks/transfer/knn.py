@@ -13,8 +13,8 @@ from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 DEFAULT = 5
-CELLS = 1 << 24
-"""Similarities held at once: 128 MiB."""
+CELLS = 1 << 22
+"""Similarities held at once: 32 MiB, and as much again twice while the nearest are looked for."""
 
 
 def fit(task: Task) -> Prediction:

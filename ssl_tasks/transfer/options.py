@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -74,11 +74,31 @@ class Net2NetConfig(Config):
     """Blocks that are put at the end of each stage."""
 
 
+class DenseConfig(Config):
+    """How linear heads on feature maps train, for `task: segmentation` and `localization`."""
+
+    steps: int = Field(200, ge=1)
+    """Optimizer steps of one fit."""
+    batch_size: int = Field(16, ge=2)
+    """Images of a step, or all labelled ones where there are fewer."""
+    learning_rates: Rates = (1e-4, 1e-3, 1e-2, 1e-1)
+    """Candidates; where val has no targets, the upper one of the middle two."""
+    weight_decay: float = Field(0.05, ge=0)
+
+
 class SoupConfig(Config):
     """What model soups are made of: networks that are fine-tuned from each encoder as section `tune` says."""
 
     orders: int = Field(1, ge=1)
     """Fits of each learning rate of `tune`: batches in another order, and other views."""
+
+
+class MultiTaskConfig(Config):
+    """How `multi_task` weighs the losses of its targets; it trains as section `tune` says."""
+
+    weighting: Literal["equal", "uncertainty", "grad_norm"] = "uncertainty"
+    alpha: float = Field(1.5, ge=0)
+    """Of `grad_norm`: how strongly a target that is learnt slowly is pulled up."""
 
 
 class DomainsConfig(Config):
@@ -127,7 +147,9 @@ class Options(Config):
     net2net: Net2NetConfig = Net2NetConfig()
     distill: DistillConfig = DistillConfig()
     surrogate: SurrogateConfig = SurrogateConfig()
+    dense: DenseConfig = DenseConfig()
     soup: SoupConfig = SoupConfig()
+    multi_task: MultiTaskConfig = MultiTaskConfig()
     domains: DomainsConfig = DomainsConfig()
     adapt: AdaptConfig = AdaptConfig()
 

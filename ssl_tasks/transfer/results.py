@@ -44,7 +44,7 @@ Budget = tuple[float, int]
 Key = tuple[str, str, Budget]
 """Strategy, method and budget."""
 
-TRAIN_FACTS = ("train_accuracy", "train_r2")
+TRAIN_FACTS = ("train_accuracy", "train_r2", "train_pixel_accuracy", "train_iou_over_half")
 PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
 """Of a baseline's comparison in the summary."""
 
@@ -165,8 +165,8 @@ def write_predictions(out: Output, name: str, fits: Sequence[Fit], data: Labelle
 def scratch_facts(fits: Sequence[Fit], steps: int) -> dict[str, Any]:
     """How far the from-scratch baseline got: its steps, and by fraction how well it fits its own labelled rows.
 
-    That is `train_accuracy`, the share of them that it gets right, or `train_r2` where they are numbers. Empty where
-    there is no such baseline.
+    That is `train_accuracy`, the share of them that it gets right, `train_r2` where they are numbers, the share of
+    their pixels, or of their boxes that are met by more than half. Empty where there is no such baseline.
     """
     fitted: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for fit in fits:
@@ -189,9 +189,8 @@ def summary(
     `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
     reached on val. `counterpart` names the strategy that a strategy is meant to beat on the same encoder, where there
     is one; `counterpart_value` is what it reached. A budget without a fit of `random_init`, or where the task has that
-    baseline of `from_scratch`, has no line. Where less of the metric is better, a line says so as `lower_is_better`,
-    and of a metric in the unit of the numbers `scale` is what the share that matters is one of: what always saying
-    their mean reaches.
+    baseline of `from_scratch`, has no line. Of a metric in the unit of the numbers `scale` is what the share that
+    matters is one of: what always saying their mean reaches.
     """
     needed = {RANDOM_INIT, FROM_SCRATCH} if task in strategy_of(BASELINE).tasks else {RANDOM_INIT}
     values: dict[Key, list[Fit]] = defaultdict(list)
@@ -228,8 +227,7 @@ def summary(
 
 
 def _scale(line: Mapping[str, Any]) -> dict[str, Any]:
-    lower = {"lower_is_better": True} if line["metric"] in kinds.LOWER_IS_BETTER else {}
-    return lower | ({"scale": line.get(MAJORITY, line[RANDOM_INIT])} if line["metric"] in kinds.IN_UNITS else {})
+    return {"scale": line.get(MAJORITY, line[RANDOM_INIT])} if line["metric"] in kinds.IN_UNITS else {}
 
 
 def _mean(fits: Sequence[Fit], metric: str) -> float:

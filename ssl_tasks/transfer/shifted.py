@@ -6,7 +6,6 @@ of them: what is said of it, intervals too, is said of a domain that no label is
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +20,7 @@ from ssl_tasks.transfer.evaluate import Plan, evaluate
 from ssl_tasks.transfer.fits import Failure, Fit
 from ssl_tasks.transfer.gaps import MEASURES, gap
 from ssl_tasks.transfer.metrics import METRICS, RANKED, weighted
+from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.tables import DOMAINS, FROM_SCRATCH, MAJORITY
 
 Key = tuple[str, str, float, int, int]
@@ -44,15 +44,14 @@ def evaluate_shifts(
     shifts: Sequence[Shift],
     encoders: Mapping[str, Callable[[], FloatArray]],
     context: Context,
-    stop: threading.Event,
+    runner: Runner,
     further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
 ) -> Shifted:
     """As `evaluate`, for each target; every fit on an encoder also says how far the domains lie apart in it."""
     of_targets, failures = [], []
     for shift in shifts:
         reused = replace(context, train=shift.data.train, domains=shift.domains)
-        stop.clear()  # it was set at the end of the target before
-        found, failed = evaluate(plan, shift.data, encoders, reused, stop, further)
+        found, failed = evaluate(plan, shift.data, encoders, reused, runner, further)
         before = {method: _gap_before(load(), shift) for method, load in encoders.items()}
         of_targets.append((shift, [_with(fit, before.get(fit.method, {})) for fit in found]))
         failures += [replace(one, error=f"target {shift.target}: {one.error}") for one in failed]

@@ -40,14 +40,14 @@ def check(blueprint: Blueprint) -> None:
     """Refuse no student, and one that is no smaller than the encoder."""
     if blueprint.student is None:
         raise RequestError(
-            f"{KEY}: name the small network that learns from the encoder: test_resnet or another of timm's for images, "
-            "mlp:<width>x<depth> for tables"
+            f"{KEY}: name the small network that learns from the encoder: test_efficientnet or another of timm's for "
+            "images, mlp:<width>x<depth> for tables"
         )
     small, large = size_of(blueprint.student), size_of(blueprint.backbone)
     if small >= large:
         raise RequestError(
-            f"{KEY}: {blueprint.options.distill.student} has {small:,} weights, and the encoder {large:,}; a student "
-            "is smaller"
+            f"{KEY}: {blueprint.options.distill.student} has {small:,} weights, and the encoder {large:,}; name a "
+            "smaller one, such as test_efficientnet for images"
         )
 
 

@@ -21,7 +21,10 @@ Float = NDArray[np.float64]
 Int = NDArray[np.int64]
 
 CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL = "classification", "multi_label", "regression", "retrieval"
-TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL)
+SEGMENTATION, LOCALIZATION = "segmentation", "localization"
+TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, RETRIEVAL, SEGMENTATION, LOCALIZATION)
+DENSE = frozenset({SEGMENTATION, LOCALIZATION})
+"""Tasks that say where things are in an image; see `dense_targets`."""
 NAMED = 5
 """Classes that a message names."""
 FEW = 2
@@ -40,7 +43,7 @@ def numbers(split: Artifact, splits: pa.Table) -> Float:
     Raises:
         RequestError: there are no numbers.
     """
-    given = _ingested(split, splits, NUMBER)
+    given = ingested(split, splits, NUMBER)
     if given.null_count == len(given):
         given = _label_numbers(splits[LABEL])
     found: Float = given.to_numpy(zero_copy_only=False).astype(np.float64)
@@ -53,12 +56,12 @@ def several(split: Artifact, splits: pa.Table) -> pa.ChunkedArray:
     Raises:
         RequestError: no row has such a list.
     """
-    given = _ingested(split, splits, LABELS)
+    given = ingested(split, splits, LABELS)
     if given.null_count == len(given):
         one = " They have one label each, which is transfer.task=classification." if _any(splits[LABEL]) else ""
         raise RequestError(
             "transfer.task: multi_label needs rows with several labels, and no row has a list of them; name their "
-            f"column with ingest.labels_column, and what parts them with ingest.labels_separator, {WITHOUT}.{one}"
+            f"column with ingest.labels_column, or a column for each class with ingest.class_columns, {WITHOUT}.{one}"
         )
     return given
 
@@ -107,7 +110,7 @@ def check_several(given: pa.ChunkedArray, splits: pa.Table) -> None:
     known, of_split = pc.is_valid(given), splits[SPLIT]
     if not len(pc.unique(pc.list_flatten(given.filter(pc.equal(of_split, TRAIN))))):
         raise RequestError(
-            f"transfer: no labelled train row has a class; name them with ingest.labels_column, {WITHOUT}"
+            f"transfer: no labelled train row has a class; look at ingest.labels_column or class_columns, {WITHOUT}"
         )
     if not pc.any(pc.and_(known, pc.equal(of_split, TEST))).as_py():
         raise RequestError(f"transfer: no test row is labelled; {TEST_HINT}")
@@ -126,11 +129,11 @@ def named_classes(names: Sequence[str]) -> str:
     return f"class {shown} has" if len(names) == 1 else f"{len(names)} classes ({shown}) have"
 
 
-def _ingested(split: Artifact, splits: pa.Table, column: str) -> pa.ChunkedArray:
+def ingested(split: Artifact, splits: pa.Table, column: str) -> pa.ChunkedArray:
     """A column of the ingest artifact for the rows of the split; of rows in ascending order both."""
     store = split.store
-    ingested = store.handle(store.manifest(split.manifest.parents["ingest"]))
-    whole = ingested.table(ROWS_FILE, [ROW, column])
+    before = store.handle(store.manifest(split.manifest.parents["ingest"]))
+    whole = before.table(ROWS_FILE, [ROW, column])
     places = np.searchsorted(whole[ROW].to_numpy(), splits[ROW].to_numpy())
     return whole[column].take(pa.array(places))
 

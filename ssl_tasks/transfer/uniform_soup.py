@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.soup import Kettle, check, ingredients, serve
 
 
@@ -17,6 +17,7 @@ STRATEGY = Strategy(
     "a uniform soup of fine-tuned networks",
     fit,
     needs="payload",
+    tasks=ALL_FITTED,
     encoders="any",
     counterpart="best_tuned",
     seeded=True,

@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from ssl_tasks.transfer import bootstrap, data, domains, shifted, strategy
 from ssl_tasks.transfer.budgets import Budget
 from ssl_tasks.transfer.context import make_context
 from ssl_tasks.transfer.evaluate import Plan
+from ssl_tasks.transfer.runners import threads
 
 ROOT = Path(__file__).parents[2]
 RECIPE = str(Path(__file__).with_suffix(".yaml"))
@@ -71,14 +71,15 @@ def pretrain(work: Path, path: Path) -> dict[str, Artifact]:
 def adapt(made: Mapping[str, Artifact], path: Path, num_seeds: int) -> dict[str, list[dict[str, Any]]]:
     """What the transfer stage says of the target, and of the differences that matter here."""
     config = TransferConfig.model_validate(load_recipe(RECIPE, [f"ingest.path={path}"]).to_dict()["transfer"])
-    labelled, stop = data.load(made["split"]), threading.Event()
+    labelled = data.load(made["split"])
     context = make_context(
-        config, made["normalize"], made["pretrain"], labelled.train, labelled.classes, torch.device("cpu"), stop
+        config, made["normalize"], made["pretrain"], labelled.train, labelled.classes, torch.device("cpu")
     )
-    plan = Plan(config.strategies, [Budget()], range(num_seeds), "accuracy", workers=0, slow_rows=config.slow_rows)
+    plan = Plan(config.strategies, [Budget()], range(num_seeds), "accuracy", slow_rows=config.slow_rows)
     encoders = {METHOD: lambda: data.embeddings(made["embed"], PRETRAINED_FILE, labelled.splits)}
     targets = domains.shifts(labelled, config.domains)
-    found = shifted.evaluate_shifts(plan, labelled, targets, encoders, context, stop)
+    with threads(workers=0) as runner:
+        found = shifted.evaluate_shifts(plan, labelled, targets, encoders, context, runner)
     assert not found.failures, found.failures
     lines = shifted.summary(found.of_targets, METHOD, "accuracy")
     lines = [line for line in lines if line["strategy"] in config.strategies]

@@ -13,10 +13,10 @@ ONE_RANK = Path(__file__).parent / "training" / "one_rank.py"
 
 
 class TwoRanks:
-    """Two processes of one gloo group, started when first asked: importing torch takes seconds in each."""
+    """Two processes (or `world`) of one gloo group, started when first asked: importing torch takes seconds in each."""
 
-    def __init__(self, folder: Callable[[], Path]) -> None:
-        self.folder = folder
+    def __init__(self, folder: Callable[[], Path], world: int = 2) -> None:
+        self.folder, self.world = folder, world
         self.processes: list[subprocess.Popen[str]] = []
 
     def run(self, file: Path, function: str) -> list[Any]:
@@ -38,17 +38,17 @@ class TwoRanks:
         folder = self.folder()
         path = os.pathsep.join(entry for entry in sys.path if entry)
         env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-        for rank in range(2):
+        for rank in range(self.world):
             with open(folder / f"{rank}.log", "w") as log:
-                command = [sys.executable, str(ONE_RANK), str(rank), "2", str(folder)]
+                command = [sys.executable, str(ONE_RANK), str(rank), str(self.world), str(folder)]
                 pipe = subprocess.PIPE
                 self.processes.append(
                     subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=log, text=True)
                 )
-        self.logs = [folder / f"{rank}.log" for rank in range(2)]
+        self.logs = [folder / f"{rank}.log" for rank in range(self.world)]
 
     def stop(self) -> str:
-        """End both and give what they wrote to standard error."""
+        """End all and give what they wrote to standard error."""
         for process in self.processes:
             process.kill()
             process.communicate()
@@ -57,9 +57,25 @@ class TwoRanks:
         return errors
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_artifacts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ranks find the data that their test has made, or another one before it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PRETEXTFLOW_TEST_ARTIFACTS", str(tmp_path_factory.mktemp("artifacts")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoRanks]:
     ranks = TwoRanks(lambda: tmp_path_factory.mktemp("ranks"))
+    yield ranks
+    ranks.stop()
+
+
+@pytest.fixture(scope="module")
+def four_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoRanks]:
+    """Four, for one module alone: each holds half a gigabyte."""
+    ranks = TwoRanks(lambda: tmp_path_factory.mktemp("four"), world=4)
     yield ranks
     ranks.stop()
 

@@ -124,3 +124,10 @@ def test_a_target_that_is_no_number_is_refused_by_its_row(tmp_path: Path) -> Non
     (tmp_path / "data.csv").write_text("x,y\n1,0.5\n2,much\n")
     with pytest.raises(RequestError, match=r"data\.csv#1: number: 'much' is not a number"):
         read(tmp_path / "data.csv", number_column="y")
+
+
+def test_columns_of_classes_are_no_features(tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x,big,red\n1,1,0\n2,0,0\n3,1,1\n4,,\n")
+    rows, raw = read(tmp_path / "data.csv", class_columns=["big", "red"])
+    assert rows["labels"].to_pylist() == [["big"], [], ["big", "red"], None]
+    assert payload(raw).tolist() == [[1], [2], [3], [4]]

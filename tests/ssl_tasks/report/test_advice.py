@@ -22,7 +22,7 @@ def test_the_strategy_that_is_best_on_val_is_named_and_not_the_best_on_test() ->
         line("linear_probe", 10, 0.5, 0.55),
         line("knn", 10, 0.6, 0.5, raw=0.3, majority=0.3),
     ]
-    assert advice({"summary": lines}) == [
+    assert advice({"summary": lines}, 0.01) == [
         "With 10% of the labels (10), use a k-nearest-neighbour vote (best on val, 50.0% accuracy on test); it was "
         "better than the same network untrained, training from scratch, raw input without an encoder and always the "
         "most frequent class.",
@@ -32,23 +32,40 @@ def test_the_strategy_that_is_best_on_val_is_named_and_not_the_best_on_test() ->
 
 
 def test_where_pretraining_did_not_help_it_says_so() -> None:
-    (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, scratch=0.01, raw=-0.1)]})
+    (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, scratch=0.01, raw=-0.1)]}, 0.01)
     assert sentence == (
         "With 10% of the labels (10), use a k-nearest-neighbour vote (the only strategy, 50.0% accuracy on test). "
-        "Pretraining did not show to help there against training from scratch (+1.0 points) and raw input without an "
-        "encoder (\N{MINUS SIGN}10.0 points)."
+        "Pretraining did not help there: it was worse than raw input without an encoder (\N{MINUS SIGN}10.0 points), "
+        "and not shown to be better than training from scratch (+1.0 points)."
+    )
+    (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, scratch=0.01)]}, 0.01)
+    assert sentence.endswith("did not show to help there against training from scratch (+1.0 points).")
+    (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5)]}, 0.11)
+    assert sentence.endswith(
+        "against the same network untrained (+10.0 points) and training from scratch (+10.0 points)."
     )
 
 
+def test_a_baseline_that_had_not_converged_is_not_beaten() -> None:
+    measured = {"summary": [line("knn", 10, 0.6, 0.5)], "scratch": {"train_accuracy": {"0.1": 0.9}}}
+    (sentence,) = advice(measured, 0.01)
+    assert sentence.endswith("there against training from scratch (+10.0 points; it had not converged).")
+
+
+def test_what_trains_the_whole_network_is_compared_with_training_from_scratch_alone() -> None:
+    (sentence,) = advice({"summary": [line("fine_tune", 10, 0.6, 0.5)]}, 0.01)
+    assert sentence.endswith("; it was better than training from scratch.")
+
+
 def test_without_val_labels_nothing_is_chosen() -> None:
-    (sentence,) = advice({"summary": [line("knn", 10, None, 0.5), line("linear_probe", 10, None, 0.6)]})
+    (sentence,) = advice({"summary": [line("knn", 10, None, 0.5), line("linear_probe", 10, None, 0.6)]}, 0.01)
     assert sentence.startswith("No val row has a label")
-    assert advice({"summary": []}) == []
+    assert advice({"summary": []}, 0.01) == []
 
 
 def test_limits_are_said() -> None:
     measured = {"summary": [], "capped": {"rbf_svm": 5000}, "warnings": ["1 of 9 fits failed: no such matrix"]}
-    assert advice(measured) == [
+    assert advice(measured, 0.01) == [
         "A support vector machine with a Gaussian kernel trained on 5,000 rows at most (transfer.slow_rows).",
         "1 of 9 fits failed: no such matrix.",
     ]

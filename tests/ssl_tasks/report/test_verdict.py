@@ -168,3 +168,21 @@ def test_budgets_of_labels_per_class_are_said_as_such() -> None:
     found = verdict(line(0.02, BETTER, BETTER, labels_per_class=1), line(0.1, BETTER, BETTER, labels_per_class=5))
     assert "with 1 label a class (20)" in found.sentence
     assert found.details[0].startswith("With 5 labels a class (100):")
+
+
+def test_what_trains_the_whole_network_has_one_baseline() -> None:
+    tuned = {"strategy": "fine_tune"}
+    found = verdict(line(0.1, BETTER, BETTER, **tuned), line(1.0, OPEN, OPEN, **tuned))
+    assert found.outcome == "helped"
+    assert found.sentence.count("points more") == 1
+    assert "untrained" not in found.sentence + found.details[0]
+    nothing = verdict(line(0.1, SLIGHT, SLIGHT, **tuned))
+    assert "gain more over the same network trained from scratch than 1.0 points" in nothing.sentence
+
+
+def test_what_trains_the_whole_network_is_not_called_better_than_a_baseline_that_had_not_converged() -> None:
+    lines = [line(0.1, BETTER, BETTER, strategy="fine_tune")]
+    found = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.1": 0.9})
+    assert found.outcome == "undecided"
+    assert found.sentence.startswith("Whether pretraining helped is open without a fair baseline; raise transfer.scr")
+    assert found.sentence.endswith("from scratch on the same labels (which had not converged).")

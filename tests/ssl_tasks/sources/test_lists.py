@@ -304,3 +304,32 @@ def test_what_is_no_number_is_refused_by_its_row(
     (tmp_path / "list.csv").write_text(f"path,age\npictures/0.png,1\npictures/1.png,{value}\n")
     with pytest.raises(RequestError, match=rf"list\.csv#1: number: .*{message}"):
         read(tmp_path / "list.csv", number_column="age")
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_column_for_each_class(tmp_path: Path, pictures: Path, read: Read, name: str) -> None:
+    if name.endswith("csv"):
+        lines = ["path,cat,dog", "pictures/0.png,1,0", "pictures/1.png,1,TRUE", "pictures/2.png,0,", "pictures/3.png,,"]
+    else:
+        values: list[Any] = [(1, 0), (True, 1.0), (False, None), (None, None)]
+        lines = [json.dumps({"path": f"pictures/{i}.png", "cat": a, "dog": b}) for i, (a, b) in enumerate(values)]
+    (tmp_path / name).write_text("\n".join(lines) + "\n")
+    found = read(tmp_path / name, class_columns=["dog", "cat"])
+    assert found.column("labels") == [["cat"], ["dog", "cat"], [], None]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"class_columns": ["cat", "cow"]}, r"ingest\.class_columns: list\.csv has no column 'cow'"),
+        ({"class_columns": ["age"]}, r"list\.csv#0: age: '7' is neither 1 nor 0"),
+        ({"class_columns": ["cat"], "labels_column": "age"}, "in labels_column already"),
+        ({"class_columns": ["cat", "cat"]}, "'cat' stands twice"),
+    ],
+)
+def test_columns_of_classes_that_are_none_are_refused(
+    tmp_path: Path, pictures: Path, read: Read, keys: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "list.csv").write_text("path,cat,age\npictures/0.png,1,7\n")
+    with pytest.raises((RequestError, ValueError), match=message):
+        read(tmp_path / "list.csv", **keys)

@@ -2,133 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
-from tests_planted import WIDTH, commit, planted, split_table
-from torch import nn
+from tests_encoders import Made, encoder, informative, line, split, transfer
+from tests_planted import WIDTH
 
-from ssl_tasks.artifact import Artifact
-from ssl_tasks.backbones import build_backbone
-from ssl_tasks.encoder import save_weights
 from ssl_tasks.errors import RequestError
-from ssl_tasks.materialize import materialize
 from ssl_tasks.report.advice import advice
-from ssl_tasks.schema import PAYLOAD, ROW
-from ssl_tasks.shards import ShardWriter, tensor_array
-from ssl_tasks.stages.embed import STAGE as EMBED
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
-from ssl_tasks.store import Output, Store
+from ssl_tasks.store import Store
 from ssl_tasks.store.collect import collect
 from ssl_tasks.store.runs import RunRecord, save_run
 from ssl_tasks.transfer import further
+from ssl_tasks.transfer.context import make_context
 from ssl_tasks.transfer.data import embeddings, load
 
-ROWS = 400
-SMALL: dict[str, Any] = {
-    "label_fractions": [0.2, 1.0],
-    "seeds": 2,
-    "bootstrap": 200,
-    "raw_input": False,
-    "scratch": {"steps": 4, "learning_rates": [0.01]},
-    "tune": {"steps": 20, "learning_rates": [0.003, 0.01]},
-}
 COMBINED = ("concatenate", "select_features", "weighted_encoders")
-Made = dict[str, Artifact]
-
-
-def network(columns: slice, seed: int, backbone: str = "mlp:16x2") -> nn.Module:
-    """One that sees these columns of the input only."""
-    made = build_backbone(backbone, modality="tabular", input_shape=(WIDTH,), seed=seed)
-    first = next(made.parameters())
-    with torch.no_grad():
-        kept = first[:, columns].clone()
-        first.zero_()
-        first[:, columns] = kept
-    return made
-
-
-def encoder(
-    made: Made, columns: slice, seed: int, method: str = "scarf", backbone: str = "mlp:16x2", **stats: Any
-) -> Artifact:
-    """A pretrain artifact whose trained network sees `columns`, and whose untrained one sees the last, a noise."""
-    info = made["pretrain"].json("encoder.json") | {"method": method, "backbone": backbone, "seed": seed}
-    info["stats"] = info["stats"] | stats
-
-    def weights(name: str, of: nn.Module) -> Callable[[Output], None]:
-        def write(out: Output) -> None:
-            with out.file(f"{name}.safetensors") as path:
-                save_weights(of, path)
-
-        return write
-
-    def write(out: Output) -> None:
-        out.json("encoder.json", info)
-        weights("encoder", network(columns, seed, backbone))(out)
-        weights("initial", network(slice(WIDTH - 1, WIDTH), seed, backbone))(out)
-
-    parents = [made[name] for name in ("normalize", "split", "augment")]
-    key = f"{made['split'].uri} {method} {columns} {seed} {backbone} {stats}"
-    return commit(made["normalize"].store, "pretrain", write, ROWS, parents, name=key)
 
 
 @pytest.fixture
 def made(store: Store) -> Made:
-    """Column 0 tells the first class from the others, column 3 the second; the own encoder sees 0 to 2."""
-    found = planted(store, rows=ROWS)
-    random = np.random.default_rng(5)
-    labels = random.integers(0, 3, ROWS)
-    values = random.normal(size=(ROWS, WIDTH)).astype(np.float32)
-    values[:, 0] += 3.0 * (labels == 0)
-    values[:, 3] += 3.0 * (labels == 1)
-    stats = found["normalize"].json("stats.json")
-
-    def write(out: Output) -> None:
-        writer = ShardWriter(out, "payload", max_rows=64)
-        writer.write(pa.table({ROW: np.arange(ROWS), PAYLOAD: tensor_array(values)}))
-        writer.flush()
-        out.json("stats.json", stats)
-
-    found["normalize"] = commit(store, "normalize", write, ROWS, [found["ingest"], found["assign"]], name="signal")
-    splits = random.choice(["train", "val", "test"], ROWS, p=[0.4, 0.2, 0.4]).tolist()
-    found["split"] = split(found, [("cat", "dog", "owl")[number] for number in labels], splits)
-    found["pretrain"] = encoder(found, slice(0, 3), 1)
-    return with_embeddings(found)
-
-
-def split(made: Made, labels: list[str], splits: list[str], name: str = "signal") -> Artifact:
-    table, parents = split_table(labels, splits), [made["ingest"], made["assign"]]
-    return commit(
-        made["ingest"].store, "split", lambda out: out.table("splits.parquet", table), ROWS, parents, name=name
-    )
-
-
-def with_embeddings(made: Made) -> Made:
-    parents = {name: made[name] for name in EMBED.inputs}
-    fingerprint = EMBED.fingerprint(EMBED.config(), {name: parent.fingerprint for name, parent in parents.items()})
-    embed = materialize(made["split"].store, EMBED, EMBED.config(), parents, fingerprint=fingerprint).artifact
-    return {**made, "embed": embed}
-
-
-def transfer(made: Made, others: list[Artifact], **config: Any) -> Artifact:
-    parsed = TransferConfig.model_validate({**SMALL, "encoders": [one.fingerprint for one in others], **config})
-    parents = {name: made[name] for name in STAGE.inputs}
-    fingerprint = STAGE.fingerprint(parsed, {name: parent.fingerprint for name, parent in parents.items()})
-    return materialize(made["split"].store, STAGE, parsed, parents, fingerprint=fingerprint, force=True).artifact
-
-
-def line(found: Artifact, strategy: str, fraction: float = 1.0) -> dict[str, Any]:
-    (only,) = (
-        entry
-        for entry in found.measured["summary"]
-        if (entry["strategy"], entry["label_fraction"]) == (strategy, fraction)
-    )
-    return dict(only)
+    return informative(store)
 
 
 def test_encoders_that_see_different_things_beat_the_best_one_and_untrained_ones(made: Made) -> None:
@@ -147,7 +47,9 @@ def test_encoders_that_see_different_things_beat_the_best_one_and_untrained_ones
     assert "counterpart" not in best
     assert found.measured["encoders"] == ["scarf", f"vicreg {other.fingerprint[:8]}"]
     assert found.manifest.parents["encoder 1"] == other.fingerprint
-    told = [text for text in advice(found.measured) if "a linear probe on the encoder that is best on val" in text]
+    told = [
+        text for text in advice(found.measured, 0.01) if "a linear probe on the encoder that is best on val" in text
+    ]
     assert any(text.startswith("With all labels") and text.endswith("better.") for text in told)
 
 
@@ -193,6 +95,19 @@ def test_equal_bytes_with_any_number_of_workers(made: Made) -> None:
     settings: dict[str, Any] = {"strategies": ["select_features", "greedy_soup"], "label_fractions": [1.0]}
     first = transfer(made, [other], workers=1, **settings).manifest.data_checksum
     assert transfer(made, [other], workers=3, **settings).manifest.data_checksum == first
+
+
+def test_a_context_with_further_encoders_can_be_made_anew_in_another_process(made: Made) -> None:
+    others = further.read([encoder(made, slice(3, 6), 2).fingerprint], made["split"].uri)
+    cpu = torch.device("cpu")
+    context = make_context(TransferConfig(), made["normalize"], made["pretrain"], np.arange(40), [], cpu, None, others)
+    context = dataclasses.replace(context, method="scarf", targets={"regression": np.arange(3.0)})
+    again = pickle.loads(pickle.dumps(context))
+    assert again.targets["regression"].tolist() == [0.0, 1.0, 2.0]
+    for ours, theirs in zip(context.encoders(), again.encoders(), strict=True):
+        for key, value in ours().state_dict().items():
+            assert torch.equal(value, theirs().state_dict()[key])
+    assert len(again.encoders()) == 2
 
 
 def test_soups_need_no_further_encoder(made: Made) -> None:

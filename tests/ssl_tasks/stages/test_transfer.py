@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from ssl_tasks.materialize import materialize
 from ssl_tasks.policy import Policy, Views
 from ssl_tasks.schema import TRANSFER
 from ssl_tasks.shards import Shards
+from ssl_tasks.stages import transfer as stage
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
 from ssl_tasks.transfer import context as context_module
@@ -169,7 +171,7 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
     info |= {"method": "simclr"}
     pretrained: Any = SimpleNamespace(json=lambda name: info)
     policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
-    monkeypatch.setattr(context_module, "policy_of", lambda pretrain: policy)
+    monkeypatch.setattr(context_module, "policy_of", lambda *given: policy)
     context = context_module.make_context(
         TransferConfig(), normalized, pretrained, np.arange(4), [], torch.device("cpu"), threading.Event()
     )
@@ -307,3 +309,55 @@ def test_what_strategies_reach_on_val_is_kept(made: dict[str, Artifact]) -> None
         unit[labelled], rows.labels[labelled], unit[rows.val], rows.labels[rows.val], unit[rows.val], 3, seed=0
     )  # fmt: skip
     assert line["val"] == (knn.fit(task).scores.argmax(axis=1) == rows.labels[rows.val]).mean()
+
+
+def test_fits_run_on_ray_where_the_run_is_connected_to_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert not stage._on_ray(TransferConfig())
+    assert stage._on_ray(TransferConfig(run_on="ray"))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert stage._on_ray(TransferConfig())
+    assert not stage._on_ray(TransferConfig(run_on="threads"))
+    assert stage._device(TransferConfig()).type == "cpu"
+    assert stage._device(TransferConfig(gpus_per_fit=0.5)).type == "cuda"
+    with pytest.raises(RequestError, match=r"transfer\.device: 'cuda' on Ray .*transfer\.gpus_per_fit"):
+        stage._device(TransferConfig(device="cuda"))
+
+
+def test_where_fits_run_is_no_part_of_what_they_give() -> None:
+    assert semantic(TransferConfig(run_on="ray", cpus_per_fit=2, gpus_per_fit=0.5, workers=3)) == {}
+    with pytest.raises(ValueError, match=r"gpus_per_fit\s.*above 1 Ray reserves whole ones"):
+        TransferConfig(gpus_per_fit=1.5)
+
+
+def test_strategies_that_read_samples_run_without_others(made: dict[str, Artifact]) -> None:
+    """On raw input there is nothing to reuse then."""
+    found = transfer(made, strategies=["surrogate"], seeds=1)
+    assert set(found.table("metrics.parquet")["method"].to_pylist()) == {
+        *("scarf", "random_init", "from_scratch", "majority"),
+    }
+
+
+def test_embeddings_are_not_held_beside_the_rows_that_most_strategies_share(
+    made: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was loaded is gone when the last group of fits begins: it is as large as the prepared rows."""
+    loaded: list[weakref.ref[Any]] = []
+    alive: dict[str, list[bool]] = {"knn": [], "ridge": []}
+    read, attempt = data.embeddings, evaluate._attempt
+
+    def embeddings(*args: Any) -> Any:
+        found = read(*args)
+        loaded.append(weakref.ref(found))
+        return found
+
+    def watched(found: Any, *args: Any) -> Any:
+        if found.name in alive:
+            alive[found.name].append(loaded[-1]() is not None)
+        return attempt(found, *args)
+
+    monkeypatch.setattr(data, "embeddings", embeddings)
+    monkeypatch.setattr(evaluate, "_attempt", watched)
+    transfer(made, strategies=["ridge", "linear_probe", "knn"], raw_input=False, seeds=1, workers=1)
+    assert set(alive["knn"]) == {True}
+    assert set(alive["ridge"]) == {False}

@@ -3,27 +3,20 @@
 Runs without Ray: the feed is `make_views` called in the same process.
 """
 
-import functools
-import os
-import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import distributed
+from tests_loop import make_job, train
 
 from ssl_tasks import methods
 from ssl_tasks.errors import RequestError, StageError
-from ssl_tasks.store import Output, Store
 from ssl_tasks.training import setup
-from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import DONE_FILE, Job
-from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.results import write_pause
-from ssl_tasks.training.setup import Ranks, build_method
+from ssl_tasks.training.setup import build_method
 from ssl_tasks.training.views import make_views, to_batch
 
 RECIPES: dict[str, dict[str, Any]] = {
@@ -44,48 +37,6 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "aae": {"method": {"name": "aae", "feature_weight": 0.1}, "backbone": "mlp:32x2", "modality": "tabular"},
 }
-COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_checks": 2, "max_steps": 50}
-
-
-@functools.cache
-def artifacts(modality: str, size: int) -> tuple[Any, ...]:
-    """The same data in every process: the built-in sets, small."""
-    from tests_chain import run_chain
-
-    store = Store.open(os.path.join(tempfile.mkdtemp(), "store"))
-    cancer = {"path": "builtin:cancer", "modality": "tabular", "label_column": "diagnosis"}
-    recipe: dict[str, Any] = {"normalize": {"size": size, "channels": 1}, "clean": {"near_duplicates": None}}
-    made = run_chain(store, recipe | ({"ingest": cancer} if modality == "tabular" else {}))
-    return made["normalize"], made["split"], made["augment"]
-
-
-def make_job(size: int = 8, **options: Any) -> Job:
-    config = PretrainConfig.model_validate({**COMMON, **options})
-    normalized, split, augmented = artifacts(config.modality, size)
-    out = Output(normalized.uri, f"{os.getpid()}-{np.random.default_rng().integers(1 << 62)}", "a", "pretrain")
-    return Job(
-        config, out, normalized, split, augmented, methods.view_policies(config.method.options(), config.modality)
-    )
-
-
-def train(job: Job, stop: int | None = None) -> Trainer:
-    """Train in this process; `stop` breaks off before that step, as a kill would."""
-    world = distributed.get_world_size() if distributed.is_initialized() else 1
-    rank = distributed.get_rank() if world > 1 else 0
-
-    def feed(first: int, last: int) -> Iterator[dict[str, np.ndarray]]:
-        for step in range(first, last):
-            if step == stop:
-                raise KeyboardInterrupt
-            yield make_views(job, step, rank, world)
-
-    torch.set_num_threads(1)
-    trainer = Trainer(job, Ranks(rank, world, torch.device("cpu")))
-    try:
-        trainer.run(feed, lambda progress: None)
-    except KeyboardInterrupt:
-        trainer.checkpoints.wait()
-    return trainer
 
 
 def simclr_fp64() -> dict[str, Any]:

@@ -29,7 +29,8 @@ def hard_task(seed: int = 0, classes: int = 3) -> Task:
 
 DECIDING = [
     (ridge, "alpha", lambda value: RidgeClassifier(alpha=value), ridge.ALPHAS),
-    (linear_svm, "C", lambda value: LinearSVC(C=value, dual=False), linear_svm.STRENGTHS),
+    # 12 features: all but the largest C are solved in the dual
+    (linear_svm, "C", lambda value: LinearSVC(C=value, dual=value < 1, random_state=0), linear_svm.STRENGTHS),
     (rbf_svm, "C", lambda value: SVC(C=value, break_ties=True), rbf_svm.STRENGTHS),
 ]
 
@@ -48,6 +49,33 @@ def test_what_is_predicted_is_scikit_learns(module, name, make, candidates, clas
         values = chosen.decision_function(task.test)
         values = np.stack([-values, values], axis=1) if classes == 2 else values
         assert found.scores == pytest.approx(softmax(values / found.chosen["temperature"], axis=1), abs=1e-12)
+
+
+@pytest.mark.parametrize(("strength", "features", "dual"), [(0.01, 512, True), (0.1, 512, False), (0.1, 100, True)])
+def test_both_solvers_of_a_linear_machine_end_at_the_same_place(strength: float, features: int, dual: bool) -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 600)
+    rows = random.normal(size=(600, features)) + np.eye(3, features)[labels]
+    machine = linear_svm.machine(strength, features)
+    assert machine.dual == dual
+    ours, other = machine.fit(rows, labels), LinearSVC(C=strength, dual=not dual, random_state=0).fit(rows, labels)
+    assert ours.decision_function(rows) == pytest.approx(other.decision_function(rows), abs=5e-3)
+
+
+def test_a_search_ends_after_so_many_candidates_in_vain() -> None:
+    task = hard_task()
+    right = {1: 0.5, 2: 0.4, 3: 0.6, 4: 0.6, 5: 0.1, 6: 0.9}
+    tried: list[int] = []
+
+    def train(candidate: int) -> classical.Fitted:
+        tried.append(candidate)
+        count = round(right[candidate] * len(task.val_labels))
+        said = np.where(np.arange(len(task.val_labels)) < count, task.val_labels, (task.val_labels + 1) % 3)
+        return classical.Fitted(lambda rows: np.eye(3)[said])
+
+    assert classical.choose(task, list(right), 1, train, patience=2)[0] == 3
+    assert tried == [1, 2, 3, 4, 5]
+    assert classical.choose(task, list(right), 1, train)[0] == 6
 
 
 def test_a_forest_is_scikit_learns() -> None:

@@ -50,7 +50,7 @@ def build(seed: int) -> nn.Module:
     return build_backbone(BACKBONE, modality="tabular", input_shape=(6,), seed=seed)
 
 
-def context(values: np.ndarray) -> Context:
+def context(values: np.ndarray, labels: np.ndarray) -> Context:
     payload = torch.from_numpy(values.astype(np.float32))
     with torch.inference_mode():
         embedded = build(7)(payload).double().numpy()
@@ -63,6 +63,7 @@ def context(values: np.ndarray) -> Context:
         train=TRAIN,
         options=Options.model_validate(OPTIONS),
         student=lambda seed: build_backbone("mlp:12x1", modality="tabular", input_shape=(6,), seed=seed),
+        targets={"classification": labels, "regression": values[:, 0]},
         method="made",
         features=embedded,
         domains=Domains(TRAIN, TEST, (VAL, TEST), np.arange(90)),
@@ -72,7 +73,7 @@ def context(values: np.ndarray) -> Context:
 def task(found: Strategy) -> Task:
     values, labels = features()
     if found.needs == "payload":
-        rows, given = np.arange(150), context(values)
+        rows, given = np.arange(150), context(values, labels)
     else:
         rows, given = found.prepare(values[TRAIN])(values), None
     widths = (6,) if found.encoders == "one" else (4, 2)

@@ -96,6 +96,17 @@ def test_net2net_learns_and_two_fits_are_equal() -> None:
     first, second = net2net.fit(task), net2net.fit(task)
     assert np.array_equal(first.scores, second.scores)
     assert not np.array_equal(first.scores, net2net.fit(dataclasses.replace(task, seed=1)).scores)
+    assert first.chosen["change_at_start"] < 1e-5
+
+
+def test_the_change_at_the_start_is_seen() -> None:
+    network = trained_alike(RESNET, 8)
+    images = torch.randn(4, 1, 8, 8, generator=generator(2))
+    grown = grow(network, 1.5, 1, generator())
+    assert 0 < net2net.change(network, grown, images) < 1e-5
+    with torch.no_grad():
+        network.layer4[0].bn2.weight.mul_(1.01)
+    assert net2net.change(network, grown, images) > 1e-3
 
 
 @pytest.mark.parametrize("name", ["test_vit", digits.MLP])
