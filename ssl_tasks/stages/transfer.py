@@ -32,6 +32,7 @@ from ssl_tasks.schema import (
     STATS_FILE,
     TRANSFER,
 )
+from ssl_tasks.stages.adopt import ROLE as ADOPTED
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.transfer import kinds
@@ -251,7 +252,8 @@ def run(
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), _device(config)
     others = further.read(config.encoders, out.uri)
-    further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
+    adopted = pretrain.manifest.parents.get(ADOPTED, "")
+    further.check(others, normalize.json(STATS_FILE), {pretrain.fingerprint, adopted})
     out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
