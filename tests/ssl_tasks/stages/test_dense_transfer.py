@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests_dense import dense_folder
 from tests_dense_chain import dense_made
 
 from flows.preflight import check_request, require_labels, require_stored_targets, require_usable_labels
@@ -133,7 +135,7 @@ def test_the_largest_box_counts(made: dict[str, Artifact]) -> None:
     ("wrong", "message"),
     [
         ({"strategies": ["linear_probe"]}, "linear_probe cannot do transfer.task=segmentation; use segmentation"),
-        ({"metric": "accuracy"}, "no metric of transfer.task=segmentation; expected mean_iou, pixel_accuracy"),
+        ({"metric": "accuracy"}, "transfer.task=segmentation is chosen by; expected mean_iou, pixel_accuracy"),
         ({"labels_per_class": [5]}, "has no single classes to count by"),
         ({"strategies": ["boxes"]}, "boxes cannot do transfer.task=segmentation"),
     ],
@@ -225,3 +227,29 @@ def test_the_page_shows_boxes(made: dict[str, Artifact], located: Artifact) -> N
         assert [columns.min(), lines.min()] == pytest.approx([x, y], abs=1)
         assert [columns.max(), lines.max()] == pytest.approx([x + w, y + h], abs=2)
     assert "Share of boxes with an IoU over 0.5" in page
+
+
+def test_masks_travel_to_other_processes_as_a_handle(made: dict[str, Artifact]) -> None:
+    labelled = data.load(made["split"], (), "segmentation", made["normalize"])
+    before = labelled.labels[labelled.test]
+    packed = pickle.dumps(labelled.labels)
+    assert len(packed) < 1000
+    assert np.array_equal(pickle.loads(packed)[labelled.test], before)
+
+
+def test_an_encoder_that_is_there_already_is_measured_on_other_masks(
+    tmp_path: Path, made: dict[str, Artifact], chain: Any
+) -> None:
+    other = dense_folder(tmp_path / "other", 90, 40, first=3000)  # not of the side that the encoder was trained on
+    sections = {
+        "adopt": {"encoder": made["pretrain"].fingerprint},
+        "ingest": {"path": str(other), "masks": True},
+        "clean": {"near_duplicates": None},
+        "split": {"fractions": [0.5, 0.2, 0.3]},
+        "transfer": {**SMALL, "task": "segmentation", "seeds": 1, "label_fractions": [1.0]},
+    }
+    found = chain(made["ingest"].store, sections, until="report")
+    assert found["normalize"].measured["masks"]["rows"] == 90
+    (line,) = found["transfer"].measured["summary"]
+    assert line["pretrained"] > line["majority"] + 0.1
+    assert len(pictures(found["report"].path("report.html").read_text(), "Masks")) == 6
