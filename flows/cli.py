@@ -19,7 +19,7 @@ def main() -> None:
         if os.environ.get(PARENT):
             die_with(int(os.environ.pop(PARENT)))
         bytecode.ensure()
-        if sys.argv[1:2] in (["run"], ["rerun"]) and not {"-h", "--help"} & set(sys.argv):
+        if sys.argv[1:2] in (["run"], ["rerun"], ["transfer"]) and not {"-h", "--help"} & set(sys.argv):
             quiet(verbose="--verbose" in sys.argv)
             server.start_early()
         from flows.commands import app

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_compare, cli_diff, cli_quarantine, cli_search, cli_setup, cli_store
+from flows import cli_compare, cli_diff, cli_quarantine, cli_search, cli_setup, cli_store, cli_transfer
 from flows.console import plan_dict, plan_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
 from flows.quiet import imports
-from flows.recipe import build_recipe, default_dag, default_store, load_recipe, open_to_read
+from flows.recipe import build_recipe, dag_of, default_store, load_recipe, open_to_read
 from flows.session import EMPTY, execute
 from ssl_tasks.errors import RequestError
 
@@ -81,7 +81,7 @@ def rerun(
                 raise RequestError(f"run {record.run_id}: still running ({where})")
             # a container that was replaced never comes back to say so; leases keep two runs off one artifact
             print_whole(out.errors, f"warning: whether {where} still runs cannot be seen from here; continuing")
-        forced = stages_from(default_dag(), first) if first else ()
+        forced = stages_from(dag_of(record.recipe), first) if first else ()
         values = {**record.recipe, "store": opened.uri}
         execute(
             out,
@@ -91,6 +91,7 @@ def rerun(
         )
 
 
+app.command()(cli_transfer.transfer)
 app.command()(cli_compare.compare)
 app.command()(cli_diff.diff)
 app.command()(cli_search.search)

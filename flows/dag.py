@@ -1,8 +1,21 @@
-"""The DAG on one screen: the stages in order; each says itself which ones it reads."""
+"""The DAGs on one screen: the stages in order; each says itself which ones it reads."""
 
 from __future__ import annotations
 
-from ssl_tasks.stages import assign, augment, clean, embed, ingest, normalize, pretrain, report, split, transfer
+from ssl_tasks.stages import (
+    adopt,
+    assign,
+    augment,
+    clean,
+    contamination,
+    embed,
+    ingest,
+    normalize,
+    pretrain,
+    report,
+    split,
+    transfer,
+)
 from ssl_tasks.stages.base import Stage
 
 DAG: tuple[Stage, ...] = (
@@ -17,3 +30,18 @@ DAG: tuple[Stage, ...] = (
     transfer.STAGE,
     report.STAGE,
 )
+
+TRANSFER: tuple[Stage, ...] = (
+    adopt.STAGE,
+    ingest.STAGE,
+    clean.STAGE,
+    assign.STAGE,
+    normalize.LIKE,
+    split.STAGE,
+    augment.STAGE,
+    embed.OF_ADOPTED,
+    transfer.OF_ADOPTED,
+    contamination.STAGE,
+    report.OF_ADOPTED,
+)
+"""For an encoder that is there already: `pretextflow transfer`, and any recipe with a section `adopt`."""

@@ -83,14 +83,14 @@ def _deployment(recipe: Recipe, cron: str, timezone: str, pool: str | None) -> A
     from prefect.schedules import Cron
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.flow import pretextflow
+    from flows.flow import flow_of
 
     try:
         schedule = Cron(cron, timezone=timezone)
     except ValueError as error:
         raise RequestError(f"--cron {cron!r}: {error}; expected five fields, for example '0 2 * * *'") from error
     return RunnerDeployment.from_flow(
-        pretextflow,
+        flow_of(recipe),
         name=recipe.name,
         schedule=schedule,
         parameters={"recipe": recipe.to_dict()},

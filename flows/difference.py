@@ -6,13 +6,13 @@ found["recipe"], found["transfer"]["headline"]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from flows.plan import leaves, reasons
-from flows.recipe import default_dag, recipe_model
+from flows.recipe import dag_of, recipe_model
 from ssl_tasks.artifact import Manifest
 from ssl_tasks.config import is_execution
 from ssl_tasks.report import difference
@@ -65,22 +65,24 @@ def recipe(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any
     workers, devices and the like, which no fingerprint holds.
     """
     before, after = dict(leaves(old)), dict(leaves(new))
+    models = [recipe_model(dag_of(values)) for values in (new, old)]
     lines = []
     for key in dict.fromkeys([*after, *before]):
-        counts, default = _about_key(key)
+        counts, default = _about_key(key, models)
         line = {"key": key, "old": before.get(key, default), "new": after.get(key, default), "changes_result": counts}
         if line["old"] != line["new"]:
             lines.append(line)
     return sorted(lines, key=lambda line: not line["changes_result"])
 
 
-def _about_key(key: str) -> tuple[bool, Any]:
+def _about_key(key: str, models: Sequence[type[BaseModel]]) -> tuple[bool, Any]:
     """Whether a key of a recipe is part of fingerprints, as what today's recipes do not know is taken to be, and its
     default as plain JSON, None where there is none."""
     if key == "name":
         return False, None
-    model: type[BaseModel] = recipe_model(default_dag())
     *sections, last = key.split(".")
+    first = key.split(".")[0]
+    model = next((one for one in models if first in one.model_fields), models[0])
     for part in sections:
         info = model.model_fields.get(part)
         if info is None or not (isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel)):
@@ -96,7 +98,7 @@ def _about_key(key: str) -> tuple[bool, Any]:
 
 
 def _stages(store: Store, old: RunRecord, new: RunRecord) -> Iterator[dict[str, Any]]:
-    known = {stage.name: stage for stage in default_dag()}
+    known = {stage.name: stage for stage in dag_of(new.recipe)}
     before, after = ({stage.name: stage for stage in record.stages} for record in (old, new))
     for name in dict.fromkeys([*after, *before]):
         yield {

@@ -16,7 +16,7 @@ from typing import Any
 
 from flows.plan import Planned, make_plan
 from flows.preflight import CHECKS, check_ray, check_request, ray_environment
-from flows.recipe import Recipe, default_dag
+from flows.recipe import Recipe, dag_of
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import PretextflowError, RequestError
 from ssl_tasks.materialize import Materialized, materialize
@@ -24,7 +24,7 @@ from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, RunState, StageRecord, new_run_id, save_run
 
-METRIC_STAGES = ("clean", "assign", "split", "pretrain", "transfer", "report")
+METRIC_STAGES = ("clean", "assign", "split", "pretrain", "transfer", "contamination", "report")
 """Stages whose measured values are the run's metrics."""
 
 
@@ -176,7 +176,7 @@ def prepare(
     Raises:
         RequestError: the request is wrong; no record was written.
     """
-    stages = stages or default_dag()
+    stages = stages or dag_of(recipe)
     store = Store.open(recipe.store)
     plan = make_plan(recipe, store, stages=stages, forced=forced)
     to_run = [entry for entry in plan if entry.status != "cached"]

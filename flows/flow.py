@@ -26,11 +26,12 @@ from flows.execution import Execution, is_unforeseen, prepare
 from flows.interrupt import CancelWatcher
 from flows.logged import LogListener
 from flows.plan import Planned
-from flows.recipe import build_recipe
+from flows.recipe import ADOPT, Recipe, build_recipe
 from flows.summary import markdown, metric_rows
 from ssl_tasks.store.runs import new_run_id, save_run
 
 FLOW_NAME = "pretextflow"
+TRANSFER_NAME = "pretextflow-transfer"
 _PREPARED: dict[str, Execution] = {}
 """Runs that this process prepared before it called the flow, by run id."""
 
@@ -54,6 +55,31 @@ def pretextflow(recipe: dict[str, Any], run_id: str | None = None) -> State[Any]
         recipe: all sections, as `Recipe.to_dict` gives them.
         run_id: of a run that this process has prepared; left out by deployments.
     """
+    return _execute(recipe, run_id)
+
+
+@flow(
+    name=TRANSFER_NAME,
+    flow_run_name=_run_name,
+    persist_result=False,
+    result_storage=Path(tempfile.gettempdir()),  # see `pretextflow`
+    validate_parameters=False,
+)
+def transfer(recipe: dict[str, Any], run_id: str | None = None) -> State[Any]:
+    """Evaluate an existing encoder: a recipe with a section `adopt`.
+
+    Args:
+        recipe, run_id: as `pretextflow` takes them.
+    """
+    return _execute(recipe, run_id)
+
+
+def flow_of(recipe: Recipe) -> Any:
+    """The flow that runs it."""
+    return transfer if ADOPT in type(recipe).model_fields else pretextflow
+
+
+def _execute(recipe: dict[str, Any], run_id: str | None) -> State[Any]:
     prepared = _PREPARED.pop(run_id, None) if run_id else None
     execution = prepared or _prepare_here(recipe)
     execution.record.flow_run_id = flow_run.get_id()
@@ -81,7 +107,7 @@ def run(execution: Execution) -> None:
     run_id = execution.record.run_id
     _PREPARED[run_id] = execution
     try:
-        state = pretextflow(execution.recipe.to_dict(), run_id, return_state=True)
+        state = flow_of(execution.recipe)(execution.recipe.to_dict(), run_id, return_state=True)
     except (Abort, ObjectNotFound):
         if execution.record.state == "running":  # the server refused the run itself
             raise

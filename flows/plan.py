@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from flows.recipe import Recipe, default_dag
+from flows.recipe import Recipe, dag_of
 from ssl_tasks.artifact import Manifest
 from ssl_tasks.config import Config, semantic
 from ssl_tasks.errors import RequestError
@@ -54,7 +54,7 @@ def make_plan(
     history = [record for record in list_runs(store) if record.name == recipe.name]
     fingerprints: dict[str, str] = {}
     plan = []
-    for stage in stages or default_dag():
+    for stage in stages or dag_of(recipe):
         config = recipe.config_of(stage)
         source = stage.source(config) if stage.source else None
         fingerprint = fingerprints[stage.name] = stage.fingerprint(config, fingerprints, source)

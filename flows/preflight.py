@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -202,15 +202,22 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
     if not checks.needed(transfer.strategies) or (normalized is None and pretrain.modality != "image"):
         return
     from ssl_tasks import methods
-    from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.transfer import further
-    from ssl_tasks.transfer.base import Blueprint
-    from ssl_tasks.transfer.students import build_student
 
     shape = _assumed_shape(normalize) if normalized is None else normalized.measured["shape"]
     like: dict[str, Any] = {"modality": pretrain.modality, "input_shape": (shape[-1], *shape[:-1])}
     pool = methods.pool(pretrain.method.options(), pretrain.modality)
-    backbone = build_backbone(pretrain.backbone, stem=pretrain.stem, pool=pool, **like)
+    _check_strategies(recipe, {"name": pretrain.backbone, "stem": pretrain.stem, "pool": pool}, like)
+
+
+def _check_strategies(recipe: Recipe, network: Mapping[str, Any], like: Mapping[str, Any]) -> None:
+    """Args: network: what `build_backbone` is told of the encoder; like: what it is told of its inputs."""
+    from ssl_tasks.backbones import build_backbone
+    from ssl_tasks.transfer import checks, further
+    from ssl_tasks.transfer.base import Blueprint
+    from ssl_tasks.transfer.students import build_student
+
+    transfer: Any = getattr(recipe, "transfer", None)
+    backbone = build_backbone(**network, **like)
     student = build_student(transfer, **like) if transfer.distill.student else None
     others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
     checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
@@ -228,6 +235,33 @@ def require_fitting_encoders(recipe: Recipe, normalized: Artifact | None = None)
         further.check(found, normalized.json(STATS_FILE))
 
 
+def require_fitting_encoder(recipe: Recipe) -> None:
+    """Refuse an encoder of another modality than the data's."""
+    from ssl_tasks.stages.adopt import info_of
+
+    adopt, ingest = getattr(recipe, "adopt", None), getattr(recipe, "ingest", None)
+    if adopt is None or ingest is None:
+        return
+    theirs = info_of(adopt, recipe.store)["modality"]
+    if theirs != ingest.modality:
+        raise RequestError(
+            f"adopt.encoder: it takes samples of modality {theirs}, and ingest.modality is {ingest.modality}; "
+            f"give it {theirs} data, or another encoder"
+        )
+
+
+def require_strategies_of_encoder(recipe: Recipe, adopted: Artifact) -> None:
+    """As `require_fitting_strategies`, of an encoder that is there already."""
+    from ssl_tasks.transfer import checks
+
+    transfer: Any = getattr(recipe, "transfer", None)
+    if transfer is None or not checks.needed(transfer.strategies):
+        return
+    info = adopted.json("encoder.json")
+    network = {"name": info["backbone"], "stem": info["stem"], "pool": info.get("pool", "network")}
+    _check_strategies(recipe, network, {"modality": info["modality"], "input_shape": tuple(info["input_shape"])})
+
+
 def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     """Refuse what no stage that is to run could do, before any does; of stages that are cached nothing is asked."""
     for entry in to_run:
@@ -239,6 +273,8 @@ def check_request(recipe: Recipe, to_run: Sequence[Planned]) -> None:
     if any(entry.name == "transfer" for entry in to_run):
         require_fitting_encoders(recipe)
         require_fitting_strategies(recipe)
+    if any(entry.name == "normalize" for entry in to_run):
+        require_fitting_encoder(recipe)
 
 
 @dataclass(frozen=True)
@@ -253,6 +289,7 @@ class Check:
 
 
 CHECKS = (
+    Check("adopt", "transfer", require_strategies_of_encoder),
     Check("ingest", "transfer", require_labels),
     Check("normalize", "transfer", require_stored_targets),
     Check("ingest", "transfer", require_domains),

@@ -25,6 +25,7 @@ from ssl_tasks.training.config import MethodChoice
 BUILTIN = Path(__file__).parent / "recipes"
 DEFAULT_STORE = "./pretextflow-store"
 STORE_VARIABLE = "PRETEXTFLOW_STORE"
+ADOPT = "adopt"
 SHARED_FIELDS = ("seed", "modality", "captions", "masks", "boxes")
 """Fields of stage configs that the recipe fills where the section does not set them."""
 
@@ -77,6 +78,15 @@ def default_dag() -> tuple[Stage, ...]:
     return DAG
 
 
+def dag_of(recipe: Mapping[str, Any] | Recipe) -> tuple[Stage, ...]:
+    """The DAG of a recipe: one with a section `adopt` evaluates an encoder that is there already."""
+    if ADOPT not in (recipe if isinstance(recipe, Mapping) else type(recipe).model_fields):
+        return default_dag()
+    from flows.dag import TRANSFER
+
+    return TRANSFER
+
+
 def builtin_recipes() -> list[str]:
     """Names of the recipes that come with the package: those of a folder as `gpu/simclr-imagenet`, last."""
     found = (path.relative_to(BUILTIN).with_suffix("").as_posix() for path in BUILTIN.rglob("*.yaml"))
@@ -95,15 +105,39 @@ def load_recipe(
     Raises:
         RequestError: no such recipe, broken YAML, an unknown key or a wrong value, each by its path.
     """
-    path = _find(name_or_path)
-    data = _named_method(_read(path))
+    return lay_over(read_recipe(name_or_path), overrides, where=f"recipe {name_or_path}", store=store, stages=stages)
+
+
+def read_recipe(name_or_path: str) -> dict[str, Any]:
+    """The sections of a recipe file or a built-in recipe, as they stand there.
+
+    Raises:
+        RequestError: no such recipe, or broken YAML.
+    """
+    return _named_method(_read(_find(name_or_path)))
+
+
+def lay_over(
+    data: dict[str, Any],
+    overrides: Sequence[str],
+    *,
+    where: str,
+    store: str | None = None,
+    stages: tuple[Stage, ...] | None = None,
+) -> Recipe:
+    """A recipe from sections with the overrides laid over them; `where` starts the message of an error.
+
+    Raises:
+        RequestError: an unknown key or a wrong value, each by its path.
+    """
+    stages = stages or dag_of(data)
     if os.environ.get(STORE_VARIABLE):
         data = {**data, "store": os.environ[STORE_VARIABLE]}
-    changes = _changes(overrides, recipe_model(stages or default_dag()))
+    changes = _changes(overrides, recipe_model(stages))
     data = deep_merge(_without_other_method(data, changes), changes)
     if store is not None:
         data = {**data, "store": store}
-    return build_recipe(data, where=f"recipe {name_or_path}", stages=stages)
+    return build_recipe(data, where=where, stages=stages)
 
 
 def _changes(overrides: Sequence[str], model: type[Recipe]) -> dict[str, Any]:
@@ -147,7 +181,7 @@ def build_recipe(data: Mapping[str, Any], *, where: str, stages: tuple[Stage, ..
     Raises:
         RequestError: an unknown key or a wrong value.
     """
-    model = recipe_model(stages or default_dag())
+    model = recipe_model(stages or dag_of(data))
     try:
         return with_fingerprints(model.model_validate(_resolve_paths(_share(data, model))))
     except ValidationError as error:
@@ -178,7 +212,9 @@ def _fingerprint(reference: str, store: str) -> str:
         record = find_run(open_to_read(store), reference)
     except RequestError as error:
         raise RequestError(f"transfer.encoders: {error}") from error
-    pretrain = [stage for stage in record.stages if stage.name == "pretrain" and stage.status in ("ran", "cached")]
+    pretrain = [
+        stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")
+    ]
     if not pretrain:
         raise RequestError(f"transfer.encoders: run {record.run_id} has trained no encoder; it is {record.state}")
     return pretrain[0].fingerprint

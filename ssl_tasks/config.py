@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ssl_tasks.errors import RequestError
 
-PLACES = ("ingest.path", "store")
+PLACES = ("ingest.path", "store", "adopt.encoder")
 """Keys whose value is a place: never a number, a date or a mapping."""
 
 

@@ -62,6 +62,7 @@ PREDICTIONS_FILE = "predictions.parquet"
 MEASURES_FILE = "measures.parquet"
 OUTLIERS_FILE = "outliers.parquet"
 DUPLICATES_FILE = "duplicates.parquet"
+CONTAMINATION_FILE = "contamination.parquet"
 PRETRAINED_FILE = "embeddings/pretrained.parquet"
 RANDOM_INIT_FILE = "embeddings/random_init.parquet"
 PREVIEW_FILE = "preview.png"
@@ -122,6 +123,20 @@ DUPLICATES = pa.schema(
     ]
 )
 """Pairs of kept rows: `equal` ones (a row and the first of the rows like it), and `near` ones."""
+
+CONTAMINATION = pa.schema(
+    [
+        pa.field(ROW, pa.int64(), nullable=False),
+        pa.field(SOURCE, pa.string(), nullable=False),
+        pa.field("encoder", pa.string(), nullable=False),
+        pa.field("other", pa.int64(), nullable=False),
+        pa.field("other_source", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("similarity", pa.float32(), nullable=False),
+    ]
+)
+"""Test rows that an encoder was pretrained on (`equal` or `near`), and the most alike row of its pretraining data:
+`encoder` is the fingerprint of what was pretrained, `other` the row's number in that data's ingest artifact."""
 
 OUTLIERS = pa.schema(
     [

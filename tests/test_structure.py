@@ -40,7 +40,18 @@ def test_the_package_knows_nothing_of_prefect_and_only_the_cluster_knows_ray(fil
 LAYERS = [
     {"errors", "config", "schema", "randomness", "parallel", "device", "policy"},
     {"artifact", "store", "sources", "shards", "materialize", "versions", "encoder", "norms"},
-    {"modalities", "methods", "backbones", "training", "transfer", "cluster", "report", "cleaning", "splitting"},
+    {
+        "modalities",
+        "methods",
+        "backbones",
+        "training",
+        "transfer",
+        "cluster",
+        "report",
+        "cleaning",
+        "splitting",
+        "adoption",
+    },
     {"stages"},
 ]
 

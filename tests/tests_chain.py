@@ -11,13 +11,12 @@ from ssl_tasks.store import Store
 
 def run_chain(store: Store, recipe: dict[str, dict[str, Any]], until: str = "augment") -> dict[str, Artifact]:
     """Materialize the stages up to `until` from plain sections; gives the artifacts by stage name."""
-    from flows.dag import DAG
-    from flows.recipe import build_recipe
+    from flows.recipe import build_recipe, dag_of
 
     built = build_recipe({"name": "test", "store": store.uri, **recipe}, where="test")
     artifacts: dict[str, Artifact] = {}
     fingerprints: dict[str, str] = {}
-    for stage in DAG:
+    for stage in dag_of(built):
         config = built.config_of(stage)
         source = stage.source(config) if stage.source else None
         fingerprints[stage.name] = stage.fingerprint(config, fingerprints, source)

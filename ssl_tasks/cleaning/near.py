@@ -44,7 +44,9 @@ class Near:
     """Pairs that the index proposed."""
 
 
-def find_near(signatures: Shards, prints: Shards, positions: Int, threshold: float) -> Near:
+def find_near(
+    signatures: Shards, prints: Shards, positions: Int, threshold: float, *, across: int | None = None
+) -> Near:
     """All pairs that the index finds and whose prints have a product of `threshold` and more, see `PAIRS_A_ROW`.
 
     Args:
@@ -52,6 +54,7 @@ def find_near(signatures: Shards, prints: Shards, positions: Int, threshold: flo
         prints: (N, D) float16 of length 1 by position.
         positions: which rows to compare.
         threshold: in (0, 1].
+        across: compare only rows before this position with rows from it on: two data sets, one behind the other.
     """
     bits = 8 * signatures.shape[0]
     limit = round(bits * math.acos(threshold) / math.pi) + SPARE_BITS
@@ -63,6 +66,9 @@ def find_near(signatures: Shards, prints: Shards, positions: Int, threshold: flo
         for places in _neighbours(_keys(signatures, positions, table), shared):
             looked_at += len(places[0])
             first, second = (positions[side] for side in places)
+            if across is not None:
+                apart = (first < across) != (second < across)
+                first, second = first[apart], second[apart]
             close = _within(signatures, first, second, limit)
             first, second = first[close], second[close]
             alike = _products(prints, first, second) >= threshold

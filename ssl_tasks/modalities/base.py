@@ -82,6 +82,17 @@ class Modality(Protocol):
         """What `transform` needs to know, from the raw content and the measures of train rows only."""
         ...
 
+    def recall(self, stats: Stats, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None) -> Vocabulary:
+        """What `transform` needs to know to store other samples as those were that gave `stats`.
+
+        Args:
+            raw, measures: of all of these samples.
+
+        Raises:
+            RequestError: they cannot be stored like those: other channels, other columns.
+        """
+        ...
+
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
         """(N, *shape) uint8 or float32, what is stored."""
         ...

@@ -29,6 +29,8 @@ BROKEN = "broken"
 _COLUMN = "column "
 """Begins the raw name of every column of the user's, so that one called `row` does not meet the row number."""
 _ROLES = {LABEL: "label", GROUP_ID: "group", DOMAIN: "domain", SPLIT: "split"}
+NAMED = 5
+"""Columns that a message names."""
 _NUMBER = r"^\s*[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|inf|Inf)\s*$"
 
 
@@ -87,6 +89,28 @@ class TabularModality:
                     seen = columns.get(name) or []
                     columns[name] = sorted({*seen, *pc.unique(table[_COLUMN + name]).drop_null().to_pylist()})
         return {"columns": columns}
+
+    def recall(self, stats: Stats, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None) -> Vocabulary:
+        """The encoder's columns and categories; a category that it has not seen becomes all zeros.
+
+        Raises:
+            RequestError: the table has not the same columns, or no numbers where it had.
+        """
+        columns, kinds = stats["vocabulary"]["columns"], _kinds(next(raw))
+        numbers = [name for name, seen in columns.items() if seen is None]
+        for names, what, mend in (
+            (sorted(columns.keys() - kinds.keys()), "lacks", "name it as it was called there"),
+            (sorted(kinds.keys() - columns.keys()), "has beside its", "leave it out by ingest.drop_columns"),
+            ([name for name in numbers if kinds.get(name) == "category"], "has no numbers in", "write numbers there"),
+        ):
+            if names:
+                shown = ", ".join(repr(name) for name in names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+                raise RequestError(
+                    f"normalize: the encoder was trained on other columns: the data at ingest.path {what} "
+                    f"column{'s' * (len(names) != 1)} {shown}; {mend}, or take another encoder"
+                )
+        vocabulary: Vocabulary = stats["vocabulary"]
+        return vocabulary
 
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
         """(N, D) float32: numbers, one-hot categories; NaN where a number is missing."""

@@ -65,8 +65,8 @@ def section(inputs: Mapping[str, Artifact], known: Mapping[str, State]) -> dict[
         "dag": picture(nodes),
         "states": {name: {"status": state.status, "reason": state.reason} for name, state in known.items()},
         "stage_times": _stage_times(inputs),
-        "training_times": _training_times(inputs["pretrain"]),
-        "speed": speed(inputs["pretrain"]),
+        "training_times": _training_times(inputs["pretrain"]) if "pretrain" in inputs else None,
+        "speed": speed(inputs["pretrain"]) if "pretrain" in inputs else [],
     }
 
 

@@ -8,6 +8,7 @@ train rows, as pretraining gives them to the encoder: what they alone are worth 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -121,3 +122,5 @@ def _table(rows: np.ndarray, features: np.ndarray, name: str) -> pa.Table:
 
 
 STAGE = Stage("embed", EmbedConfig, ("normalize", "split", "pretrain"), run, version=2)
+OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt"))
+"""In the DAG of an existing encoder."""

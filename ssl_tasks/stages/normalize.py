@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
@@ -28,7 +29,7 @@ from ssl_tasks.schema import (
     TOKENS,
     TRAIN,
 )
-from ssl_tasks.shards import ShardWriter, in_parts, member, read_shard, select, tensor_array
+from ssl_tasks.shards import ShardWriter, in_parts, iterate, member, read_shard, select, tensor_array
 from ssl_tasks.splitting.groups import side_by_side
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
@@ -39,18 +40,29 @@ if TYPE_CHECKING:
     from ssl_tasks.modalities.image.stored_targets import StoredTargets
 
 FIRST_ROWS, PART_ROWS, PART_BYTES = 16, 512, 32 << 20
+Fit = Literal["crop", "pad", "stretch"]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 
 
-class NormalizeConfig(Config):
+class LikeConfig(Config):
+    """The section `normalize` where an encoder is there already and brings its own sizes and statistics."""
+
+    fit: Fit = "crop"
+    """Images: what becomes of one that is no square: its middle, all of it in a black frame, or another aspect."""
+    masks: bool = False
+    """Images: their masks of classes are stored too, in the same frame, each pixel the nearest one's class."""
+    boxes: bool = False
+    """Images: the boxes around their objects are stored too, in the same frame, in stored pixels."""
+    modality: str = "image"
+
+
+class NormalizeConfig(LikeConfig):
     """The stored form of a sample. Tables need no settings."""
 
     size: int = Field(32, ge=4, le=4096)
     """Images: side in pixels of what is stored."""
     channels: int | Literal["auto"] = Field("auto", union_mode="left_to_right")
     """Images: 1 (grey), 3 (RGB), the number of bands of arrays, or auto: as the train rows have them."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    """Images: what becomes of one that is no square: its middle, all of it in a black frame, or another aspect."""
     clip_percentiles: tuple[Percentile, Percentile] | Literal["auto"] | None = "auto"
     """Images: stored values that stand for black and white. auto is the range of uint8, and (0.1, 99.9) of the train
     rows for 16 bits and floats; null takes the whole range."""
@@ -60,11 +72,6 @@ class NormalizeConfig(Config):
     """Images: their captions are stored too, as tokens."""
     tokenizer: TokenizerConfig = TokenizerConfig()
     """Images with captions."""
-    masks: bool = False
-    """Images: their masks of classes are stored too, in the same frame, each pixel the nearest one's class."""
-    boxes: bool = False
-    """Images: the boxes around their objects are stored too, in the same frame, in stored pixels."""
-    modality: str = "image"
 
     @model_validator(mode="after")
     def _sensible(self) -> NormalizeConfig:
@@ -94,18 +101,10 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     vocabulary = modality.learn(select(ingested, "raw", train), _measures(cleaned, train), config)
     texts = _Texts(config.tokenizer, ingested, assigned) if config.captions else None
     targets = _targets(config, vocabulary, ingested, cleaned, rows)
-    writer = ShardWriter(out, "payload")
-    for raw in select(ingested, "raw", rows):
-        for payload, numbers, others in _transformed(modality, raw, vocabulary, config, targets):
-            columns = {ROW: numbers, PAYLOAD: tensor_array(payload), **others}
-            if texts is not None:
-                columns[TOKENS] = texts.next_tokens(len(payload))
-            writer.write(pa.table(columns))
-            out.progress(int(np.searchsorted(rows, numbers[-1].as_py())) + 1, len(rows), "samples")
-    writer.flush()
+    shards = _store(out, ingested, rows, modality, vocabulary, config, texts, targets)
     stats = modality.fit(_train_payload(out, train), vocabulary, config)
     out.json(STATS_FILE, stats)
-    measured: dict[str, Any] = {"train_rows": len(train), "shape": stats["shape"], "shards": writer.count}
+    measured: dict[str, Any] = {"train_rows": len(train), "shape": stats["shape"], "shards": shards}
     if texts is not None:
         with out.file(TOKENIZER_FILE) as path:
             path.write_text(texts.tokenizer.json(), encoding="utf-8")
@@ -115,8 +114,52 @@ def run(config: NormalizeConfig, out: Output, ingested: Artifact, cleaned: Artif
     return out.artifact(rows=len(rows), measured=measured)
 
 
+def run_like(
+    config: LikeConfig, out: Output, ingested: Artifact, cleaned: Artifact, assigned: Artifact, adopted: Artifact
+) -> Artifact:
+    """Write `payload/*.arrow` and `stats.json` as `run` does, normalized as the encoder was trained: nothing is fitted.
+
+    Raises:
+        RequestError: the data cannot be stored as the encoder's was.
+    """
+    modality = modalities.modality(config.modality)
+    stats = adopted.json("encoder.json")["stats"]
+    rows, is_train = _assignment(assigned)
+    vocabulary = modality.recall(stats, iterate(ingested, "raw"), _measures(cleaned, rows))
+    targets = _targets(config, vocabulary, ingested, cleaned, rows)
+    shards = _store(out, ingested, rows, modality, vocabulary, config, None, targets)
+    out.json(STATS_FILE, stats)
+    measured: dict[str, Any] = {"train_rows": int(is_train.sum()), "shape": stats["shape"], "shards": shards}
+    if targets is not None:
+        measured |= targets.measured()
+    return out.artifact(rows=len(rows), measured=measured)
+
+
+def _store(
+    out: Output,
+    ingested: Artifact,
+    rows: np.ndarray,
+    modality: Modality,
+    vocabulary: Vocabulary,
+    config: LikeConfig,
+    texts: _Texts | None,
+    targets: StoredTargets | None,
+) -> int:
+    """Write `payload/*.arrow`; the number of shards."""
+    writer = ShardWriter(out, "payload")
+    for raw in select(ingested, "raw", rows):
+        for payload, numbers, others in _transformed(modality, raw, vocabulary, config, targets):
+            columns = {ROW: numbers, PAYLOAD: tensor_array(payload), **others}
+            if texts is not None:
+                columns[TOKENS] = texts.next_tokens(len(payload))
+            writer.write(pa.table(columns))
+            out.progress(int(np.searchsorted(rows, numbers[-1].as_py())) + 1, len(rows), "samples")
+    writer.flush()
+    return writer.count
+
+
 def _targets(
-    config: NormalizeConfig, vocabulary: Vocabulary, ingested: Artifact, cleaned: Artifact, rows: np.ndarray
+    config: LikeConfig, vocabulary: Vocabulary, ingested: Artifact, cleaned: Artifact, rows: np.ndarray
 ) -> StoredTargets | None:
     if not (config.masks or config.boxes):
         return None
@@ -159,7 +202,7 @@ def _captions(ingested: Artifact, assigned: Artifact, *, train_only: bool) -> It
 
 
 def _transformed(
-    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: NormalizeConfig, targets: StoredTargets | None
+    modality: Modality, raw: pa.Table, vocabulary: Vocabulary, config: LikeConfig, targets: StoredTargets | None
 ) -> Iterator[tuple[np.ndarray, pa.ChunkedArray, dict[str, pa.Array]]]:
     """Payloads, row numbers and columns of targets of one raw shard, in parts of bounded size: a small file can be a
     large picture."""
@@ -203,3 +246,5 @@ def _train_payload(out: Output, train: np.ndarray) -> Iterator[np.ndarray]:
 
 
 STAGE = Stage("normalize", NormalizeConfig, ("ingest", "clean", "assign"), run, version=3, parts=parts)
+LIKE = replace(STAGE, config=LikeConfig, inputs=("ingest", "clean", "assign", "adopt"), run=run_like)
+"""In the DAG of an existing encoder."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ssl_tasks.report.verdict import Verdict
 
 INPUTS = ("ingest", "clean", "assign", "normalize", "split", "augment", "pretrain", "embed", "transfer")
+ADOPTED_INPUTS = (*("adopt" if name == "pretrain" else name for name in INPUTS), "contamination")
+"""Where the encoder was there before the run."""
 REPORT_FILE = "report.html"
 VERDICT_FILE = "verdict.json"
 
@@ -47,13 +49,25 @@ def check(config: ReportConfig) -> None:
 
 def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
     """Write `verdict.json` (data) and `report.html` (a rendering: it shows times)."""
+    return _write(config, out, dict(zip(INPUTS, artifacts, strict=True)))
+
+
+def run_adopted(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
+    """As `run`, of an encoder that was there before: nothing of its training, but whether it has seen test rows."""
+    return _write(config, out, dict(zip(ADOPTED_INPUTS, artifacts, strict=True)))
+
+
+def _encoder(inputs: dict[str, Artifact]) -> Artifact:
+    return inputs["pretrain"] if "pretrain" in inputs else inputs["adopt"]
+
+
+def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Artifact:
     from ssl_tasks.report import domains
     from ssl_tasks.report.advice import advice
     from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
 
-    inputs = dict(zip(INPUTS, artifacts, strict=True))
-    measured, encoder = inputs["transfer"].measured, inputs["pretrain"].json("encoder.json")
+    measured, encoder = inputs["transfer"].measured, _encoder(inputs).json("encoder.json")
     verdict = decide(
         measured["summary"],
         margin=config.margin,
@@ -62,12 +76,18 @@ def run(config: ReportConfig, out: Output, *artifacts: Artifact) -> Artifact:
         fitted=fitted_by(measured.get("scratch", {})),
     )
     further = [*domains.sentences(measured), *advice(measured, config.margin)]
-    verdict = replace(verdict, details=[*verdict.details, *further])
+    verdict = replace(verdict, details=[*_seen(inputs), *verdict.details, *further])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
         path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
     rows = inputs["transfer"].rows
     return out.artifact(rows=rows, measured={"outcome": verdict.outcome, "verdict": verdict.sentence})
+
+
+def _seen(inputs: dict[str, Artifact]) -> list[str]:
+    """What limits every number of the page: test rows that the encoder was pretrained on."""
+    warnings = inputs["contamination"].measured.get("warnings", []) if "contamination" in inputs else []
+    return [f"{text}." for text in warnings]
 
 
 def render(
@@ -78,20 +98,18 @@ def render(
     Args:
         fingerprint: of the report, by which the run that makes it is found.
     """
-    from ssl_tasks.report import charts, distributions, page, sections, what_ran
+    from ssl_tasks.report import contamination, distributions, page, sections, what_ran
 
-    pretrain, splits = inputs["pretrain"], sections.splits(inputs["split"])
-    known = what_ran.states(pretrain.store, fingerprint)
+    splits = sections.splits(inputs["split"])
+    known = what_ran.states(_encoder(inputs).store, fingerprint)
     return page.render(
         "report.html.j2",
         title=config.title or f"{encoder['method']} on {inputs['ingest'].rows:,} samples",
         verdict=verdict,
         encoder=encoder,
         **(_transfer(inputs, verdict, encoder["method"]) if verdict.lines else {}),
-        losses=charts.curves(pretrain.table(METRICS_FILE), charts.is_loss),
-        course=charts.curves(pretrain.table(METRICS_FILE), lambda name: not charts.is_loss(name)),
-        health=charts.curves(pretrain.table(HEALTH_FILE)),
-        preview=sections.preview(inputs["augment"]),
+        **(_training(inputs) if "pretrain" in inputs else _adopted(inputs["adopt"], encoder)),
+        contamination=contamination.section(inputs),
         **_samples(inputs, encoder, config.map),
         stages=sections.stages(inputs),
         libraries=sections.libraries(inputs),
@@ -103,6 +121,27 @@ def render(
         facts=sections.quality_facts(inputs),
         source=inputs["ingest"].measured.get("source", ""),
     )
+
+
+def _training(inputs: dict[str, Artifact]) -> dict[str, Any]:
+    """What the page says of pretraining."""
+    from ssl_tasks.report import charts, sections
+
+    metrics = inputs["pretrain"].table(METRICS_FILE)
+    return {
+        "adopted": None,
+        "losses": charts.curves(metrics, charts.is_loss),
+        "course": charts.curves(metrics, lambda name: not charts.is_loss(name)),
+        "health": charts.curves(inputs["pretrain"].table(HEALTH_FILE)),
+        "preview": sections.preview(inputs["augment"]),
+    }
+
+
+def _adopted(adopt: Artifact, encoder: dict[str, Any]) -> dict[str, Any]:
+    """What it says in its place of an encoder that was there before."""
+    from ssl_tasks.report import adopted
+
+    return {"adopted": adopted.facts(adopt, encoder)}
 
 
 def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dict[str, Any]:
@@ -171,9 +210,11 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     return {
         "embedding": embedding_map.section(splits, embed, pictures, encoder["method"], kind),
         "neighbours": neighbours.section(splits, embed, pictures),
-        "saliency": saliency.section(splits, inputs["pretrain"], pictures, encoder["modality"]),
+        "saliency": saliency.section(splits, _encoder(inputs), pictures, encoder["modality"]),
         "duplicates": duplicates.section(inputs, splits[ROW].to_numpy(), pictures),
     }
 
 
 STAGE = Stage("report", ReportConfig, INPUTS, run, version=6, check=check)
+OF_ADOPTED = replace(STAGE, inputs=ADOPTED_INPUTS, run=run_adopted)
+"""In the DAG of an existing encoder."""

@@ -211,9 +211,18 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 
 
 def run(
-    config: TransferConfig, out: Output, normalize: Artifact, split: Artifact, pretrain: Artifact, embed: Artifact
+    config: TransferConfig,
+    out: Output,
+    normalize: Artifact,
+    split: Artifact,
+    pretrain: Artifact,
+    embed: Artifact,
+    augment: Artifact | None = None,
 ) -> Artifact:
     """Evaluate the encoder, or write empty tables where no strategy is listed.
+
+    Args:
+        augment: policy of the strategies that train on samples, where it is not that of the encoder's own training.
 
     Raises:
         RequestError: strategies are listed and the labels do not suffice for them.
@@ -244,7 +253,7 @@ def run(
     others = further.read(config.encoders, out.uri)
     further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
     out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others)
+    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
         checks.check(config.strategies, context.blueprint())
     if strategies_there_are.any_joint(config.strategies):
@@ -375,3 +384,5 @@ def _versions(config: TransferConfig) -> dict[str, int]:
 
 
 STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)
+OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
+"""In the DAG of an existing encoder."""

@@ -76,7 +76,7 @@ def _closure(store: Store, runs: list[RunRecord]) -> set[str]:
     found: set[str] = set()
     waiting = {stage.fingerprint for run in runs for stage in run.stages}
     for run in runs:  # an unfinished run has no manifest yet that would name what it builds upon
-        for section, key in (("pretrain", "init_from"), ("split", "earlier")):
+        for section, key in (("pretrain", "init_from"), ("split", "earlier"), ("adopt", "encoder")):
             waiting.add(str((run.recipe.get(section) or {}).get(key)).rpartition("/")[2])
         further = (run.recipe.get("transfer") or {}).get("encoders") or ()
         waiting.update(reference.rpartition("/")[2] for reference in further)

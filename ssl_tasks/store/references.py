@@ -10,6 +10,8 @@ from ssl_tasks.store.filesystem import DamagedError, Store
 from ssl_tasks.store.output import Output
 
 FINGERPRINT = re.compile("[0-9a-f]{64}")
+AS_GOOD_AS = {"pretrain": ("pretrain", "adopt")}
+"""Stages whose artifacts stand in for another's: an encoder that was adopted is as good as one that was pretrained."""
 
 
 def resolve(reference: str, out: Output, *, key: str, stage: str, role: str) -> Artifact:
@@ -44,7 +46,7 @@ def find(reference: str, store: str, *, key: str, stage: str) -> Artifact:
             f"{key}: {reference} is no fingerprint of an artifact, and not <store>/objects/<fingerprint>"
         )
     found = _whole(Store(place), fingerprint, key)  # not Store.open: a mistyped place is not made
-    if found.stage != stage:
+    if found.stage not in AS_GOOD_AS.get(stage, (stage,)):
         raise RequestError(f"{key}: {reference} is an artifact of {found.stage}, not of {stage}")
     return found
 

@@ -34,8 +34,9 @@ def make_context(
     device: torch.device,
     stop: threading.Event | None = None,
     further: Sequence[Further] = (),
+    augment: Artifact | None = None,
 ) -> Context:
-    """Read nothing yet; the policy is that of the encoder's own training, found through its parents.
+    """Read nothing yet.
 
     Args:
         train: positions of all train rows.
@@ -43,6 +44,7 @@ def make_context(
         device: the one that networks are trained on, which need not be of this machine: nothing is put there yet.
         stop: once it is set, `payload` raises `InterruptedError`.
         further: encoders that are combined with this one.
+        augment: whose policy views are drawn by; None takes that of the encoder's own training, found by its parents.
     """
     import torch
 
@@ -52,7 +54,7 @@ def make_context(
     from ssl_tasks.shards import Shards
 
     info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
-    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), policy_of(pretrain)
+    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), policy_of(pretrain, augment)
     building = threading.Lock()  # initialization borrows torch's global generator
     sides = {"augment.size": policy.size} if policy.size else {}
 
@@ -128,8 +130,9 @@ def _copies(
     return network
 
 
-def policy_of(pretrain: Artifact) -> ResolvedPolicy:
-    """The augmentation that the encoder was trained under."""
-    store = pretrain.store
-    augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
+def policy_of(pretrain: Artifact, augment: Artifact | None = None) -> ResolvedPolicy:
+    """The base policy of `augment`, or of what the encoder was trained under."""
+    if augment is None:
+        store = pretrain.store
+        augment = store.handle(store.manifest(pretrain.manifest.parents["augment"]))
     return Views.model_validate(augment.json(VIEWS_FILE)).policy(BASE)

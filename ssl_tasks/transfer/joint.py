@@ -63,7 +63,8 @@ def check(everything: Mapping[str, NDArray[Any]], data: Labelled) -> None:
 def _known(values: NDArray[Any]) -> NDArray[np.bool_]:
     """(N,) whether a row has the target."""
     first = values[:, 0] if values.ndim > 1 else values
-    return np.isfinite(first) & (first != -1) if values.dtype.kind == "i" else np.isfinite(first)
+    found: NDArray[np.bool_] = first != -1 if values.dtype.kind == "i" else np.isfinite(first)
+    return found
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,9 @@ def of_rows(everything: Mapping[str, NDArray[Any]], task: Task) -> list[Target]:
 
 def _table(name: str, values: NDArray[Any]) -> NDArray[np.float64]:
     """`Target.values` of these rows."""
-    table = np.where(_known(values), values.T, np.nan).T.reshape(len(values), -1)
+    table: NDArray[np.float64] = np.where(_known(values), values.T, np.nan).T.reshape(len(values), -1)
     if name != REGRESSION or not np.isfinite(table).any():
         return table
-    deviation = np.nanstd(table)
-    return (table - np.nanmean(table)) / (deviation if deviation > 0 else 1.0)
+    mean, deviation = float(np.nanmean(table)), float(np.nanstd(table))
+    scaled: NDArray[np.float64] = (table - mean) / (deviation if deviation > 0 else 1.0)
+    return scaled

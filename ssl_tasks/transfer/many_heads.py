@@ -43,7 +43,7 @@ class ManyHeads(nn.Module):
         Args:
             table: (B, columns) the values of all targets side by side.
         """
-        targets = table.split(self.widths, dim=1)
+        targets = torch.split(table, self.widths, dim=1)
         outputs = self.all_outputs(inputs)
         losses = [loss_of(*each) for each in zip(self.names, outputs, targets, strict=True)]
         known = [bool(target.isfinite().any()) for target in targets]

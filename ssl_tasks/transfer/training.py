@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_tasks.transfer import kinds
 from ssl_tasks.transfer.base import FloatArray, IntArray, Prediction, Task
@@ -58,8 +59,8 @@ class Start:
     """Told the number of the step that comes; may freeze and thaw parameters that needed a gradient at first."""
     loss: Loss | None = None
     """Where it is not the one that fits the task (`outputs.Outputs.loss`)."""
-    rows: tuple[IntArray, IntArray] | None = None
-    """Positions and labels (-1: none) to train on, where they are not the task's."""
+    rows: tuple[IntArray, NDArray[Any]] | None = None
+    """Positions, and what `loss` takes for their labels (-1: none), where they are not the task's."""
     target: IntArray | None = None
     """Positions of which a batch has as many rows again, after the others and with the label -1."""
 

@@ -51,7 +51,7 @@ def done(begin: Begin) -> Execution:
 def test_the_commands_are_these() -> None:
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     assert names == {
-        *("run", "plan", "rerun", "compare", "search", "diff", "runs", "show", "lineage", "quarantine"),
+        *("run", "plan", "rerun", "transfer", "compare", "search", "diff", "runs", "show", "lineage", "quarantine"),
         *("gc", "methods", "doctor", "deploy", "serve"),
     }  # fmt: skip
 

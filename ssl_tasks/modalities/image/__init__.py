@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities import image_augment
 from ssl_tasks.modalities.base import Checked, Stats, Vocabulary
 from ssl_tasks.modalities.image import looks
 from ssl_tasks.modalities.image.checking import check
 from ssl_tasks.modalities.image.decoding import decode, partly, quietly
 from ssl_tasks.modalities.image.readers import UnusableError
-from ssl_tasks.modalities.image.resize import DEPTHS, require_channels, stored
+from ssl_tasks.modalities.image.resize import DEPTHS, becomes, require_channels, stored
 from ssl_tasks.modalities.image.statistics import fit
 from ssl_tasks.parallel import payload_map
 from ssl_tasks.policy import ResolvedPolicy
@@ -76,6 +77,24 @@ class ImageModality:
         for have in sorted(counts):
             require_channels(have, channels)
         return {"size": config.size, "channels": channels, "depth": max(depths, key=DEPTHS.index)}
+
+    def recall(self, stats: Stats, raw: Iterator[pa.Table], measures: Iterator[pa.Table] | None) -> Vocabulary:
+        """Side, channels and depth of the encoder's images.
+
+        Raises:
+            RequestError: an image's channels or depth cannot become those.
+        """
+        assert measures is not None, "clean measures images"
+        side, _, channels = stats["shape"]
+        kinds = {kind for table in measures for kind in zip(*(table[n].to_pylist() for n in KIND), strict=True)}
+        for have, depth in sorted(kinds):
+            if not becomes((have, depth), (channels, stats["depth"])):
+                raise RequestError(
+                    f"normalize: the encoder takes images of {channels} channel{'s' * (channels != 1)} of "
+                    f"{stats['depth']}, and some at ingest.path have {have} of {depth}, which cannot become such; give "
+                    "it data like what it was trained on, or take another encoder"
+                )
+        return {"size": side, "channels": channels, "depth": stats["depth"]}
 
     def transform(self, raw: pa.Table, vocabulary: Vocabulary, config: Any) -> np.ndarray:
         """(N, size, size, channels), of the depth that was learned.

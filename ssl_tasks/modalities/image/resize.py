@@ -34,11 +34,21 @@ def require_channels(have: int, wanted: int) -> None:
     Raises:
         RequestError: it cannot.
     """
-    if have not in (1, wanted) and (have, wanted) != (3, 1):
+    if not _channels_become(have, wanted):
         raise RequestError(
             f"normalize.channels: an image has {have} channels and cannot become one of {wanted}; set it to {have}, or "
             "leave it out to store the channels that the images have"
         )
+
+
+def becomes(have: tuple[int, str], wanted: tuple[int, str]) -> bool:
+    """Whether images of so many channels and such a depth can be stored as others."""
+    integers = {have[1], wanted[1]} <= {"uint8", "uint16"}
+    return _channels_become(have[0], wanted[0]) and (integers or have[1] == wanted[1])
+
+
+def _channels_become(have: int, wanted: int) -> bool:
+    return have in (1, wanted) or (have, wanted) == (3, 1)
 
 
 def _with_depth(pixels: Pixels, depth: str) -> Pixels:

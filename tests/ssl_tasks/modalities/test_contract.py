@@ -1,6 +1,7 @@
 """One contract over every modality: what the stages ask of it. A new one is covered by a source in `SOURCES`."""
 
 import io
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from ssl_tasks.sources.detect import open_source
 from ssl_tasks.stages.augment import AugmentConfig, resolve
 from ssl_tasks.stages.clean import CleanConfig
 from ssl_tasks.stages.ingest import IngestConfig
-from ssl_tasks.stages.normalize import NormalizeConfig
+from ssl_tasks.stages.normalize import LikeConfig, NormalizeConfig
 
 
 def write_images(root: Path) -> None:
@@ -104,6 +105,14 @@ def test_the_payload_is_dense_and_of_the_stated_shape(read: SimpleNamespace) -> 
     assert read.payload.shape == (40, *read.stats["shape"])
     assert read.payload.dtype in (np.uint8, np.float32)
     assert np.array_equal(tensor_array(read.payload).to_numpy_ndarray(), read.payload, equal_nan=True)
+
+
+def test_statistics_are_enough_to_store_others_likewise(read: SimpleNamespace) -> None:
+    measures = None if read.checked.measures is None else iter([read.checked.measures])
+    stats = json.loads(json.dumps(read.stats))  # as they travel with an encoder
+    vocabulary = read.modality.recall(stats, iter([read.good]), measures)
+    again = read.modality.transform(read.good, vocabulary, LikeConfig(modality=read.modality.name))
+    assert np.array_equal(again, read.payload, equal_nan=True)
 
 
 def test_inputs_are_standardized_on_what_was_fitted(read: SimpleNamespace) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from ssl_tasks.store import Store
 from ssl_tasks.store.collect import collect
 from ssl_tasks.store.runs import RunRecord, save_run
 from ssl_tasks.transfer import further
+from ssl_tasks.transfer.context import make_context
 from ssl_tasks.transfer.data import embeddings, load
 
 COMBINED = ("concatenate", "select_features", "weighted_encoders")
@@ -92,6 +95,19 @@ def test_equal_bytes_with_any_number_of_workers(made: Made) -> None:
     settings: dict[str, Any] = {"strategies": ["select_features", "greedy_soup"], "label_fractions": [1.0]}
     first = transfer(made, [other], workers=1, **settings).manifest.data_checksum
     assert transfer(made, [other], workers=3, **settings).manifest.data_checksum == first
+
+
+def test_a_context_with_further_encoders_can_be_made_anew_in_another_process(made: Made) -> None:
+    others = further.read([encoder(made, slice(3, 6), 2).fingerprint], made["split"].uri)
+    cpu = torch.device("cpu")
+    context = make_context(TransferConfig(), made["normalize"], made["pretrain"], np.arange(40), [], cpu, None, others)
+    context = dataclasses.replace(context, method="scarf", targets={"regression": np.arange(3.0)})
+    again = pickle.loads(pickle.dumps(context))
+    assert again.targets["regression"].tolist() == [0.0, 1.0, 2.0]
+    for ours, theirs in zip(context.encoders(), again.encoders(), strict=True):
+        for key, value in ours().state_dict().items():
+            assert torch.equal(value, theirs().state_dict()[key])
+    assert len(again.encoders()) == 2
 
 
 def test_soups_need_no_further_encoder(made: Made) -> None:

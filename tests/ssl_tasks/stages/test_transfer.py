@@ -170,7 +170,7 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
     info |= {"method": "simclr"}
     pretrained: Any = SimpleNamespace(json=lambda name: info)
     policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
-    monkeypatch.setattr(context_module, "policy_of", lambda pretrain: policy)
+    monkeypatch.setattr(context_module, "policy_of", lambda *given: policy)
     context = context_module.make_context(
         TransferConfig(), normalized, pretrained, np.arange(4), [], torch.device("cpu"), threading.Event()
     )

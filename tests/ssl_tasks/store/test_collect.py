@@ -115,7 +115,7 @@ def test_a_broken_manifest_does_not_stop_it(store: Store, text: bytes) -> None:
     assert collect(store).artifacts == []
 
 
-@pytest.mark.parametrize(("section", "key"), [("pretrain", "init_from"), ("split", "earlier")])
+@pytest.mark.parametrize(("section", "key"), [("pretrain", "init_from"), ("split", "earlier"), ("adopt", "encoder")])
 @pytest.mark.parametrize("reference", ["{}", "/elsewhere/objects/{}"])
 def test_what_a_failed_run_builds_upon_is_kept(store: Store, section: str, key: str, reference: str) -> None:
     put(store, "raw")

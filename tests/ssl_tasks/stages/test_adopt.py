@@ -1,0 +1,322 @@
+"""Existing encoders through all stages, without Ray: their own normalization, contamination, the page."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tests_adopted import picture, pretrained, timm_file
+
+from ssl_tasks.artifact import Artifact
+from ssl_tasks.encoder import load_encoder
+from ssl_tasks.errors import RequestError
+from ssl_tasks.schema import CONTAMINATION, SPLITS_FILE
+from ssl_tasks.shards import Shards
+from ssl_tasks.store import Store
+
+QUICK = {
+    "strategies": ["linear_probe", "last_layers"],
+    "label_fractions": [1.0],
+    "seeds": 1,
+    "bootstrap": 100,
+    "raw_input": False,
+    "scratch": {"steps": 2, "learning_rates": [0.001]},
+    "tune": {"steps": 2, "learning_rates": [0.001]},
+}
+SPLIT = {"fractions": {"train": 0.6, "val": 0.1, "test": 0.3}}
+
+
+def write(root: Path, seeds: range) -> Path:
+    """Dark pictures and bright ones, two classes."""
+    for seed in seeds:
+        folder = root / ("bright" if seed % 2 else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(seed, 16).point(lambda value, seed=seed: value // 3 + 150 * (seed % 2)).save(folder / f"{seed:03d}.png")
+    return root
+
+
+@pytest.fixture
+def ours(tmp_path: Path, chain: Any) -> dict[str, Artifact]:
+    """An encoder of ours, and what it was pretrained on."""
+    store = Store.open(str(tmp_path / "store"))
+    data = chain(store, {"ingest": {"path": str(write(tmp_path / "unlabelled", range(60)))}, "normalize": {"size": 16}})
+    return {**data, "pretrain": pretrained(data, "test_resnet")}
+
+
+def recipe(encoder: str, path: Path, **sections: Any) -> dict[str, Any]:
+    return {"adopt": {"encoder": encoder}, "ingest": {"path": str(path)}, "split": SPLIT, "transfer": QUICK, **sections}
+
+
+def test_an_encoder_of_ours_on_new_data(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    store, encoder = ours["split"].store, ours["pretrain"]
+    made = chain(store, recipe(encoder.fingerprint, write(tmp_path / "new", range(100, 190))), until="report")
+    adopted = made["adopt"]
+    assert adopted.manifest.parents == {"encoder": encoder.fingerprint}
+    for name in ("encoder.json", "encoder.safetensors", "initial.safetensors"):
+        assert adopted.manifest.files[name].sha256 == encoder.manifest.files[name].sha256
+    assert made["normalize"].json("stats.json") == ours["normalize"].json("stats.json")
+    payload = torch.from_numpy(Shards.open(made["normalize"]).take(np.arange(90)))
+    with torch.no_grad():
+        expected = load_encoder(encoder)(payload).numpy()
+    embedded = np.array(made["embed"].table("embeddings/pretrained.parquet")["embedding"].to_pylist())
+    assert embedded == pytest.approx(expected, abs=1e-5)
+    assert {line["strategy"] for line in made["transfer"].measured["summary"]} == {"linear_probe", "last_layers"}
+    found = made["contamination"].measured
+    assert (found["equal"], found["near"], found["unknown"]) == (0, 0, [])
+    assert found["checked"] == [{"encoder": encoder.fingerprint, "rows": ours["split"].measured["splits"]["train"]}]
+    text = " ".join(made["report"].path("report.html").read_text().split())
+    assert text.index('class="verdict') < text.index("<h2>")
+    assert "<h2>Encoder</h2>" in text
+    assert "<h2>Pretraining</h2>" not in text
+    assert "Losses" not in text
+    assert "No test row was seen in pretraining." in text
+    assert encoder.fingerprint in text
+
+
+def test_the_policy_is_the_recipes(
+    ours: dict[str, Artifact], tmp_path: Path, chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ssl_tasks.transfer import context
+
+    asked: list[Any] = []
+    true_policy = context.policy_of
+
+    def policy_of(*given: Any) -> Any:
+        asked.append(true_policy(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(context, "policy_of", policy_of)
+    data = write(tmp_path / "new", range(100, 160))
+    chain(
+        ours["split"].store,
+        recipe(ours["pretrain"].fingerprint, data, augment={"flip_probability": 0.125}),
+        until="transfer",
+    )
+    assert [policy.flip_probability for policy in asked] == [0.125]
+
+
+def test_planted_leaks_are_found_and_told(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    splits = ours["split"].table(SPLITS_FILE).to_pylist()
+    sources = ours["ingest"].table("rows.parquet")["source"].to_pylist()
+    train, held_out = (
+        [sources[row["row"]] for row in splits if (row["split"] == "train") == wanted] for wanted in (True, False)
+    )
+    new = tmp_path / "new"
+    write(new / "train", range(100, 140))
+    write(new / "test", range(200, 230))
+    old, test = tmp_path / "unlabelled", new / "test"
+    Image.open(old / train[0]).save(test / "dark" / "copied.bmp")  # equal pixels in another format
+    Image.open(old / train[1]).save(test / "bright" / "again.jpg", quality=95, subsampling=0)
+    shutil.copy(old / train[2], new / "train" / "dark" / "harmless.png")  # in train it is no leak
+    shutil.copy(old / held_out[0], test / "dark" / "held_out.png")  # the encoder has not seen it
+    made = chain(ours["split"].store, recipe(ours["pretrain"].fingerprint, new), until="report")
+    table = made["contamination"].table("contamination.parquet")
+    assert table.schema.equals(CONTAMINATION)
+    assert {(row["source"], row["other_source"], row["kind"]) for row in table.to_pylist()} == {
+        ("test/dark/copied.bmp", train[0], "equal"),
+        ("test/bright/again.jpg", train[1], "near"),
+    }
+    measured = made["contamination"].measured
+    assert (measured["test_rows"], measured["equal"], measured["near"]) == (33, 1, 1)
+    assert measured["warnings"][0].startswith("2 of 33 test rows are in the data that the encoder was pretrained on")
+    html = made["report"].path("report.html").read_text()
+    assert "2 test rows were seen in pretraining: 1 equal, 1 nearly equal." in " ".join(html.split())
+    assert "test/dark/copied.bmp" in html
+    assert made["report"].json("verdict.json")["details"][0].startswith("2 of 33 test rows are in the data")
+
+
+def test_the_same_data_under_another_split_is_a_leak(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    """Nobody sees that from the outside: the data was split, only not as it was for pretraining."""
+    sections = {"split": {**SPLIT, "seed": 5}, "clean": {"near_duplicates": None}, "transfer": {"strategies": []}}
+    given = recipe(ours["pretrain"].fingerprint, tmp_path / "unlabelled", **sections)
+    made = chain(ours["split"].store, given, until="report")
+    train = {row["row"] for row in ours["split"].table(SPLITS_FILE).to_pylist() if row["split"] == "train"}
+    test = {row["row"] for row in made["split"].table(SPLITS_FILE).to_pylist() if row["split"] == "test"}
+    assert set(made["contamination"].table("contamination.parquet")["row"].to_pylist()) == train & test
+    assert made["contamination"].measured["equal"] == len(train & test) > 0
+    assert made["contamination"].measured["near_duplicates"] is None
+
+
+def test_an_encoder_of_another_store_is_checked_there(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    other = Store.open(str(tmp_path / "other"))
+    given = recipe(ours["pretrain"].location, tmp_path / "unlabelled", transfer={"strategies": []})
+    made = chain(other, given, until="contamination")
+    assert made["contamination"].measured["equal"] > 0
+    ours["split"].store.delete(f"objects/{ours['split'].fingerprint}")
+    again = chain(Store.open(str(tmp_path / "third")), given, until="contamination")["contamination"].measured
+    assert again["checked"] == []
+    assert "was pretrained on is not to be found: there is no artifact" in again["unknown"][0]
+
+
+def test_what_an_encoder_began_from_is_checked_too(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    from ssl_tasks.stages.contamination import Seen, pretrained_on
+
+    encoder = ours["pretrain"]
+    manifest = encoder.manifest
+    second = encoder.store.commit(
+        manifest.model_copy(
+            update={
+                "fingerprint": "b" * 64,
+                "files": {},
+                "parents": {**manifest.parents, "init_from": encoder.fingerprint},
+            }
+        )
+    )
+    found = list(pretrained_on(second))
+    assert [seen.encoder.fingerprint for seen in found if isinstance(seen, Seen)] == ["b" * 64, encoder.fingerprint]
+
+
+def test_a_timm_model_on_data_of_a_folder(store: Store, tmp_path: Path, chain: Any) -> None:
+    timm_file(tmp_path / "w.safetensors", "test_vit")
+    given = recipe(f"timm:test_vit@{tmp_path / 'w.safetensors'}", write(tmp_path / "new", range(40)))
+    made = chain(store, {**given, "transfer": {**QUICK, "strategies": ["knn"]}}, until="report")
+    assert made["normalize"].measured["shape"] == [160, 160, 3]
+    assert made["normalize"].json("stats.json")["mean"] == [0.5, 0.5, 0.5]
+    assert made["transfer"].measured["method"] == "timm:test_vit"
+    assert made["contamination"].measured["unknown"] == ["nobody here knows what timm:test_vit was pretrained on"]
+    text = " ".join(made["report"].path("report.html").read_text().split())
+    assert "Not checked: nobody here knows what timm:test_vit was pretrained on." in text
+    assert "No test row was seen" not in text
+    assert str(tmp_path / "w.safetensors") in text
+    embedded, untrained = (
+        np.array(made["embed"].table(f"embeddings/{name}.parquet")["embedding"].to_pylist())
+        for name in ("pretrained", "random_init")
+    )
+    assert np.abs(embedded - untrained).max() > 0.1
+
+
+def test_files_that_moved_make_the_same_artifact(store: Store, tmp_path: Path, chain: Any) -> None:
+    timm_file(tmp_path / "w.safetensors")
+    first = chain(store, {"adopt": {"encoder": f"timm:test_resnet@{tmp_path}/w.safetensors"}}, until="adopt")["adopt"]
+    (tmp_path / "w.safetensors").rename(tmp_path / "v.safetensors")
+    again = chain(store, {"adopt": {"encoder": f"timm:test_resnet@{tmp_path}/v.safetensors"}}, until="adopt")["adopt"]
+    assert first == again
+    other = {"adopt": {"encoder": f"timm:test_resnet@{tmp_path}/v.safetensors", "size": 64}}
+    assert chain(store, other, until="adopt")["adopt"] != first
+
+
+def test_an_adopted_encoder_can_be_adopted_again(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    store = ours["split"].store
+    first = chain(store, {"adopt": {"encoder": ours["pretrain"].fingerprint}}, until="adopt")["adopt"]
+    given = recipe(first.fingerprint, tmp_path / "unlabelled", transfer={"strategies": []})
+    found = chain(store, given, until="contamination")["contamination"].measured
+    assert [one["encoder"] for one in found["checked"]] == [ours["pretrain"].fingerprint]
+
+
+@pytest.mark.parametrize("of", ["split", "nothing"])
+def test_what_is_no_encoder_is_refused(ours: dict[str, Artifact], chain: Any, of: str) -> None:
+    reference = ours["split"].fingerprint if of == "split" else "0" * 64
+    message = "is an artifact of split, not of pretrain" if of == "split" else "there is no artifact 000"
+    with pytest.raises(RequestError, match=message):
+        chain(ours["split"].store, {"adopt": {"encoder": reference}}, until="adopt")
+
+
+def test_images_that_the_encoders_normalization_does_not_fit_are_refused(
+    ours: dict[str, Artifact], tmp_path: Path, chain: Any
+) -> None:
+    folder = tmp_path / "deep"
+    random = np.random.default_rng(0)
+    for number in range(20):
+        (folder / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        np.save(folder / "ab"[number % 2] / f"{number}.npy", random.random((16, 16, 4), dtype=np.float32))
+    listing = "\n".join(
+        ["path,label", *(f"{path.relative_to(folder)},{path.parent.name}" for path in sorted(folder.rglob("*.npy")))]
+    )
+    (folder / "list.csv").write_text(listing)
+    with pytest.raises(RequestError) as caught:
+        chain(ours["split"].store, recipe(ours["pretrain"].fingerprint, folder / "list.csv"), until="normalize")
+    assert "the encoder takes images of 3 channels of uint8" in str(caught.value)
+    assert "have 4 of float32" in str(caught.value)
+
+
+def test_grey_images_become_what_the_encoder_takes(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    for seed in range(30):
+        folder = tmp_path / "grey" / "ab"[seed % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(seed, 20).convert("L").save(folder / f"{seed}.png")
+    made = chain(ours["split"].store, recipe(ours["pretrain"].fingerprint, tmp_path / "grey"), until="normalize")
+    payload = Shards.open(made["normalize"]).take(np.arange(30))
+    assert payload.shape == (30, 16, 16, 3)
+    assert np.array_equal(payload[..., 0], payload[..., 2])
+
+
+def table(path: Path, columns: str, rows: int = 40) -> Path:
+    random = np.random.default_rng(0)
+    lines = [columns]
+    for number in range(rows):
+        values = {
+            "age": f"{random.normal(40, 9):.2f}",
+            "height": f"{random.normal(170, 9):.2f}",
+            "kind": "ab"[number % 2],
+        }
+        values |= {"colour": ("red", "blue")[number % 3 % 2], "words": "many", "weight": f"{random.normal():.2f}"}
+        lines.append(",".join(values.get(name.strip('"'), "none") for name in columns.split(",")))
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def of_tables(tmp_path: Path, chain: Any) -> dict[str, Artifact]:
+    ingest = {"path": str(table(tmp_path / "seen.csv", "age,colour,height")), "modality": "tabular"}
+    data = chain(Store.open(str(tmp_path / "store")), {"ingest": ingest})
+    return {**data, "pretrain": pretrained(data, "mlp:8x2", "scarf")}
+
+
+def test_tables_are_normalized_as_the_encoders_were(of_tables: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    path = table(tmp_path / "new.csv", "kind,height,colour,age", 60)  # in another order
+    ingest = {"path": str(path), "modality": "tabular", "label_column": "kind"}
+    given = {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest}
+    made = chain(of_tables["split"].store, {**given, "transfer": {**QUICK, "strategies": ["knn"]}}, until="report")
+    stats = made["normalize"].json("stats.json")
+    assert stats == of_tables["normalize"].json("stats.json")
+    ages = [float(line.split(",")[3]) for line in path.read_text().splitlines()[1:]]
+    payload = Shards.open(made["normalize"]).take(np.arange(60))
+    assert payload[:, stats["columns"].index("age")] == pytest.approx(ages, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ("age,colour,kind", "lacks column 'height'"),
+        ("age,colour,height,kind,weight", "has beside its column 'weight'; leave it out by ingest.drop_columns"),
+        ("age,colour,height,kind,words,weight", "has beside its columns 'weight', 'words'"),
+    ],
+)
+def test_tables_of_other_columns_are_refused(
+    of_tables: dict[str, Artifact], tmp_path: Path, chain: Any, columns: str, message: str
+) -> None:
+    path = table(tmp_path / "new.csv", columns)
+    ingest = {"path": str(path), "modality": "tabular", "label_column": "kind"}
+    with pytest.raises(RequestError, match=message):
+        chain(
+            of_tables["split"].store,
+            {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest},
+            until="normalize",
+        )
+
+
+def test_words_where_the_encoder_had_numbers_are_refused(
+    of_tables: dict[str, Artifact], tmp_path: Path, chain: Any
+) -> None:
+    path = table(tmp_path / "new.csv", "age,colour,height,kind")
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(f"old,{line.partition(',')[2]}" for line in lines[1:])]) + "\n")
+    ingest = {"path": str(path), "modality": "tabular", "label_column": "kind"}
+    with pytest.raises(RequestError, match="has no numbers in column 'age'"):
+        chain(
+            of_tables["split"].store,
+            {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest},
+            until="normalize",
+        )
+
+
+@pytest.mark.parametrize("key", ["size", "mean"])
+def test_one_of_ours_brings_its_own(ours: dict[str, Artifact], chain: Any, key: str) -> None:
+    value: Any = 64 if key == "size" else [0.5, 0.5, 0.5]
+    with pytest.raises(RequestError, match=f"{key}: one of ours brings its own"):
+        chain(ours["split"].store, {"adopt": {"encoder": ours["pretrain"].fingerprint, key: value}}, until="adopt")
