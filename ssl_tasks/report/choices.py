@@ -25,7 +25,7 @@ SHARES = {
     "trained_share": "of the weights were trained",
     "weights": "of the encoder's weights in the student",
     "agreement": "of the test rows called what the probe calls them",
-    "fidelity": "of the test rows called what the probe calls them",
+    "fidelity": "of the test rows called what the probe calls them (fidelity)",
     "train_accuracy": "of the labelled train rows right at the end",
     "converged": "of the fits converged",
 }

@@ -76,7 +76,7 @@ def evaluate(
     runs = _Runs(runner, plan, data, budgets, runner.share(data), positions)
     for method, load in encoders.items():
         reused = replace(context, method=method) if context else None
-        everything += runs.on_encoder(method, load(), reused, further)  # whose rows are gone when it returns
+        everything += runs.on_encoder(method, load, reused, further)  # whose rows are gone when it returns
     scratch: list[Fit | Failure] = []
     if context is not None and data.task in majority.STRATEGY.tasks:
         bare = runner.share(context)
@@ -124,26 +124,41 @@ class _Runs:
     def on_encoder(
         self,
         method: str,
-        features: FloatArray,
+        load: Callable[[], FloatArray],
         context: Context | None,
         further: Callable[[str], Sequence[FloatArray]],
     ) -> list[Fit | Failure]:
         """The fits of all strategies on one encoder."""
         done: list[Fit | Failure] = []
-        for names in _by_preparation(self.plan.strategies, method):
-            found = strategy(names[0])
-            is_wide = found.needs == "embeddings" and found.encoders != "one"
-            parts = [features, *(further(method) if is_wide else ())]
-            together = np.hstack(parts) if is_wide else features
-            rows, reused = self.positions, None
-            if found.needs == "embeddings":
-                rows = self.runner.share(found.prepare(together[self.data.train])(together))
-            elif context:
-                reused = self.runner.share(replace(context, features=features))
-            widths = [part.shape[1] for part in parts]
+        # the largest group last, beside which the embeddings themselves are no longer held
+        groups = sorted(_by_preparation(self.plan.strategies, method), key=len)
+        held = [load()] if groups else []
+        for names in groups:
+            features = held.pop() if names is groups[-1] else held[0]
+            rows, reused, widths = self._prepared(strategy(names[0]), method, features, context, further)
+            del features
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
         return done
+
+    def _prepared(
+        self,
+        found: Strategy,
+        method: str,
+        features: FloatArray,
+        context: Context | None,
+        further: Callable[[str], Sequence[FloatArray]],
+    ) -> tuple[Any, Any, list[int]]:
+        """Rows and context, as the runner shares them, and the widths of the encoders whose rows stand side by side."""
+        is_wide = found.needs == "embeddings" and found.encoders != "one"
+        parts = [features, *(further(method) if is_wide else ())]
+        together = np.hstack(parts) if is_wide else features
+        rows, reused = self.positions, None
+        if found.needs == "embeddings":
+            rows = self.runner.share(found.prepare(together[self.data.train])(together))
+        elif context:
+            reused = self.runner.share(replace(context, features=features))
+        return rows, reused, [part.shape[1] for part in parts]
 
     def submit(
         self,

@@ -52,10 +52,21 @@ def _inputs(context: Context, positions: IntArray) -> FloatArray:
 def _rules(tree: Any, context: Context, width: int) -> str:
     from sklearn.tree import export_text
 
-    names = list(context.inputs) if len(context.inputs) == width else [f"value {place}" for place in range(width)]
+    names = list(context.inputs) if len(context.inputs) == width else _places(context, width)
     classes = [context.classes[number] if context.classes else str(number) for number in tree.classes_]
-    rules: str = export_text(tree, feature_names=names, class_names=classes)
+    # by itself it leaves out what is deeper than 10
+    rules: str = export_text(tree, feature_names=names, class_names=classes, max_depth=max(1, tree.get_depth()))
     return rules
 
 
-STRATEGY = Strategy("surrogate", "a decision tree that imitates the linear probe", fit, needs="payload")
+def _places(context: Context, width: int) -> list[str]:
+    """Names of values that have none: where a pixel stands, counted from 0 at the upper left, or a number."""
+    shape = context.payload(context.train[:1]).shape[1:]
+    if len(shape) != 3:
+        return [f"value {place}" for place in range(width)]
+    places = (np.unravel_index(place, shape) for place in range(width))
+    of = "" if shape[0] == 1 else "channel {} of "
+    return [f"{of.format(channel)}pixel row {row} column {column}" for channel, row, column in places]
+
+
+STRATEGY = Strategy("surrogate", "a decision tree that imitates the linear probe", fit, needs="payload", version=2)

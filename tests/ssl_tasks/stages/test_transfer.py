@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -335,3 +336,28 @@ def test_strategies_that_read_samples_run_without_others(made: dict[str, Artifac
     assert set(found.table("metrics.parquet")["method"].to_pylist()) == {
         *("scarf", "random_init", "from_scratch", "majority"),
     }
+
+
+def test_embeddings_are_not_held_beside_the_rows_that_most_strategies_share(
+    made: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was loaded is gone when the last group of fits begins: it is as large as the prepared rows."""
+    loaded: list[weakref.ref[Any]] = []
+    alive: dict[str, list[bool]] = {"knn": [], "ridge": []}
+    read, attempt = data.embeddings, evaluate._attempt
+
+    def embeddings(*args: Any) -> Any:
+        found = read(*args)
+        loaded.append(weakref.ref(found))
+        return found
+
+    def watched(found: Any, *args: Any) -> Any:
+        if found.name in alive:
+            alive[found.name].append(loaded[-1]() is not None)
+        return attempt(found, *args)
+
+    monkeypatch.setattr(data, "embeddings", embeddings)
+    monkeypatch.setattr(evaluate, "_attempt", watched)
+    transfer(made, strategies=["ridge", "linear_probe", "knn"], raw_input=False, seeds=1, workers=1)
+    assert set(alive["knn"]) == {True}
+    assert set(alive["ridge"]) == {False}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -43,10 +44,12 @@ def test_rules_name_values_and_classes() -> None:
     task = digits.task(digits.MLP, surrogate={"max_leaves": 12})
     text = surrogate.fit(task).text
     assert text.count("class: digit") == 12
-    assert "value " in text
+    assert re.search(r"pixel row [0-7] column [0-7] <=", text)
+    deep = surrogate.fit(digits.task(digits.MLP, surrogate={"max_leaves": 300})).text
+    assert "truncated" not in deep
     assert task.context is not None
     named = dataclasses.replace(task.context, inputs=[f"pixel {place // 8},{place % 8}" for place in range(64)])
-    assert "pixel " in surrogate.fit(dataclasses.replace(task, context=named)).text
+    assert "pixel 7,4 <=" in surrogate.fit(dataclasses.replace(task, context=named)).text
 
 
 def test_rows_are_capped_by_the_setting() -> None:
@@ -60,7 +63,7 @@ def test_rows_are_capped_by_the_setting() -> None:
         return read(positions)
 
     surrogate.fit(dataclasses.replace(task, context=dataclasses.replace(task.context, payload=payload)))
-    assert seen == [50, len(task.test)]
+    assert seen == [50, len(task.test), 1]  # the last tells the shape, which names the values
 
 
 @pytest.mark.parametrize("wrong", [{"max_leaves": 1}, {"max_rows": 1}])
