@@ -12,6 +12,7 @@ from flows.options import Json, StoreUri, Verbose
 from flows.output import reporting
 from flows.recipe import default_store, open_to_read
 from flows.summary import duration
+from ssl_tasks.training.bottleneck import in_words
 
 
 def runs(store: StoreUri = None, json: Json = False, verbose: Verbose = False) -> None:
@@ -50,6 +51,8 @@ def show(
             cells.append([s.name, s.status, rows, duration(s.seconds), s.fingerprint[:12], s.reason])
         print_table(out.console, ["stage", "status", "rows", "time", "artifact", "why"], cells, right=["rows", "time"])
         summarize(out.console, record)
+        for line in in_words(record.metrics.get("pretrain", {}).get("bottleneck")):
+            print_whole(out.console, line)
         started = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(record.started))
         print_line(out.console, f"started {started} on {record.host}")
         if record.error:

@@ -93,6 +93,8 @@ def _of_run(store: Store, text: str) -> str:
     made = [stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")]
     if not made:
         raise RequestError(f"encoder {text}: the run {record.run_id} has no encoder yet; it is {record.state}")
+    if made[0].name == ADOPT and parse(record.recipe[ADOPT]["encoder"]) is None:
+        return str(record.recipe[ADOPT]["encoder"])  # what that run adopted
     return made[0].fingerprint
 
 

@@ -53,7 +53,10 @@ def trace(store: Store, fingerprint: str, *, all_files: bool = False) -> tuple[l
     nodes: dict[str, dict[str, Any]] = {}
 
     def walk(current: str, lead: str, below: str) -> None:
-        manifest = store.manifest(current)
+        manifest = store.find_manifest(current)
+        if manifest is None:
+            lines.append(f"{lead}{current[:12]}  not in this store")
+            return
         label = f"{manifest.stage} {current[:12]}  {manifest.rows:,} rows"
         if current in nodes:
             lines.append(f"{lead}{label}  (see above)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.setup import Ranks
+from ssl_tasks.training.timing import READ, VIEWS, tell_feed
 from ssl_tasks.training.views import make_views
 
 COMMON = {"batch_size": 32, "layout": "contiguous", "compile": "never", "health_checks": 2, "max_steps": 50}
@@ -51,8 +53,13 @@ def make_job(size: int = 8, place: tuple[str, str] | None = None, **options: Any
     )
 
 
-def train(job: Job, stop: int | None = None) -> Trainer:
-    """Train in this process; `stop` breaks off before that step, as a kill would."""
+def train(job: Job, stop: int | None = None, slow: float = 0.0, told: list[dict[str, Any]] | None = None) -> Trainer:
+    """Train in this process; `stop` breaks off before that step, as a kill would.
+
+    Args:
+        slow: seconds that the feed lets each step wait.
+        told: gets what the loop reports.
+    """
     world = distributed.get_world_size() if distributed.is_initialized() else 1
     rank = distributed.get_rank() if world > 1 else 0
 
@@ -60,12 +67,15 @@ def train(job: Job, stop: int | None = None) -> Trainer:
         for step in range(first, last):
             if step == stop:
                 raise KeyboardInterrupt
-            yield make_views(job, step, rank, world)
+            before = READ.seconds, VIEWS.seconds
+            made = tell_feed(before, make_views(job, step, rank, world))
+            time.sleep(slow)
+            yield made
 
     torch.set_num_threads(1)
     trainer = Trainer(job, Ranks(rank, world, torch.device("cpu")))
     try:
-        trainer.run(feed, lambda progress: None)
+        trainer.run(feed, ([] if told is None else told).append)
     except KeyboardInterrupt:
         trainer.checkpoints.wait()
     return trainer

@@ -19,6 +19,8 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.sources.hashes import content_hash_file
 
 KEY = "adopt.encoder"
+ROLE = "encoder"
+"""Of the pretrain artifact, among the parents of what is made from one of ours."""
 CONFIG_FILE = "config.json"
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")
 """Of a folder, the first that is there."""

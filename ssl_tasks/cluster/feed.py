@@ -68,10 +68,12 @@ def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
     def load(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         import torch
 
+        from ssl_tasks.training.timing import READ, VIEWS, tell_feed
         from ssl_tasks.training.views import make_views
 
         torch.set_num_threads(1)
-        made = make_views(job, first + int(batch["id"][0]), rank, world)
+        before = READ.seconds, VIEWS.seconds
+        made = tell_feed(before, make_views(job, first + int(batch["id"][0]), rank, world))
         step = batch["id"] + first
         return {"step": step, **{name: values[None] for name, values in made.items()}}
 

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_tasks.training.collectives import CpuSyncBatchNorm, activate, world_size
+from ssl_tasks.training.timing import EXCHANGE
 
 
 class _Sum(torch.autograd.Function):
@@ -21,7 +22,8 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         total = x.clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
+        with EXCHANGE:
+            distributed.all_reduce(total)
         return total
 
     @staticmethod

@@ -5,26 +5,89 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.schema import CONTAMINATION_FILE, SOURCE
+from ssl_tasks.cleaning.contamination import Contamination, rows_of, search
+from ssl_tasks.cleaning.overlap import Some
+from ssl_tasks.errors import RequestError
+from ssl_tasks.report import predictions
+from ssl_tasks.report.predictions import Int
+from ssl_tasks.report.units import percent
+from ssl_tasks.report.verdict import Verdict
+from ssl_tasks.schema import CONTAMINATION_FILE, SOURCE, TEST
+from ssl_tasks.shards import member
+from ssl_tasks.store.references import find
+from ssl_tasks.transfer import strategy
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 EXAMPLES = 8
 
 
-def section(inputs: Mapping[str, Artifact]) -> dict[str, Any]:
-    """Sentences, and for an adopted encoder the pairs that are most alike, for the template."""
-    if "contamination" not in inputs:
-        return {"sentences": _of_one_data_set(inputs), "pairs": []}
-    found = inputs["contamination"]
-    table = found.table(CONTAMINATION_FILE)
+def found(inputs: Mapping[str, Artifact]) -> Contamination | None:
+    """What the stage found, or what is found here where an encoder came into the run from another: one that training
+    began from, or a further one. None where there is none."""
+    if "contamination" in inputs:
+        artifact = inputs["contamination"]
+        return Contamination(artifact.table(CONTAMINATION_FILE), artifact.measured)
+    pretrain, transfer = inputs["pretrain"].manifest.parents, inputs["transfer"].manifest.parents
+    others = [value for name, value in pretrain.items() if name == "init_from"]
+    others += [value for name, value in transfer.items() if name.startswith("encoder ")]
+    if not others:
+        return None
+    tested = Some(inputs["clean"], rows_of(inputs["split"], TEST))
+    return search([_at_hand(inputs["split"].uri, one) for one in others], tested, inputs["ingest"])
+
+
+def _at_hand(store: str, fingerprint: str) -> Artifact | str:
+    try:
+        return find(fingerprint, store, key="contamination", stage="pretrain")
+    except RequestError:
+        return f"the encoder {fingerprint[:12]} is in another store, or was removed"
+
+
+def section(
+    inputs: Mapping[str, Artifact], contamination: Contamination | None, verdict: Verdict, method: str
+) -> dict[str, Any]:
+    """Sentences, and the pairs that are most alike, for the template.
+
+    Args:
+        contamination: as `found` gives it.
+        method: whose encoder it is.
+    """
+    own = _of_one_data_set(inputs) if "pretrain" in inputs else []
+    if contamination is None:
+        return {"sentences": own, "pairs": []}
+    table = contamination.table
     order = pc.sort_indices(table, sort_keys=[("similarity", "descending"), ("row", "ascending")])
     pairs = [
         {"test": line[SOURCE], "seen": line["other_source"], "kind": _kind(line)}
         for line in table.take(order[:EXAMPLES]).to_pylist()
     ]
-    return {"sentences": sentences(found.measured), "pairs": pairs}
+    rest = without(table["row"].to_numpy(), inputs["transfer"], verdict, method) if table.num_rows else []
+    return {"sentences": [*own, *sentences(contamination.measured), *rest], "pairs": pairs}
+
+
+def without(seen: Int, transfer: Artifact, verdict: Verdict, method: str) -> list[str]:
+    """What the first strategy is worth on the test rows that are left; nothing where it tells no classes.
+
+    Args:
+        seen: row numbers, some of them twice.
+    """
+    if not verdict.lines or transfer.measured.get("task", CLASSIFICATION) != CLASSIFICATION:
+        return []
+    said = []
+    for fits in predictions.load(transfer, verdict.lines, verdict.strategy, method):
+        fresh = ~member(fits.rows, np.unique(seen))
+        if fresh.all() or not fresh.any():
+            continue
+        first, others = (percent(float(right.mean())) for right in (fits.right[fresh], fits.right))
+        said.append(
+            f"With {fits.budget}, {strategy(verdict.strategy).title} reached {first} accuracy on the "
+            f"{int(fresh.sum()) // fits.num_seeds:,} labelled test rows that it had not seen, and {others} on all."
+        )
+    return said
 
 
 def sentences(measured: Mapping[str, Any]) -> list[str]:
@@ -55,17 +118,10 @@ def sentences(measured: Mapping[str, Any]) -> list[str]:
 def _of_one_data_set(inputs: Mapping[str, Artifact]) -> list[str]:
     """A run pretrains on the train rows of the data that it tests on."""
     leaked = inputs["split"].measured.get("leaked_test_rows", 0)
-    said = [
-        "The encoder was pretrained on the train rows of this data set alone. Duplicates were joined into groups "
-        f"before the split, and {leaked:,} test rows have a group mate in train."
+    return [
+        "This run pretrained on the train rows of this data set alone. Duplicates were joined into groups before the "
+        f"split, and {leaked:,} test rows have a group mate in train."
     ]
-    began = inputs["pretrain"].manifest.parents.get("init_from")
-    if began:
-        said.append(
-            f"Not checked: training began from the encoder {began[:12]}, and what that was pretrained on was not held "
-            "against these test rows; pretextflow transfer does so."
-        )
-    return said
 
 
 def _kind(line: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ from ssl_tasks.transfer.targets import SEGMENTATION
 MOST = 6
 SIDE = 144
 """Pixels of a picture on the page."""
-SHARE = 0.55
+SHARE = 0.75
 """Of a class's colour where it lies over the picture."""
 COLOURS = [(31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (140, 86, 75)]
 COLOURS += [(227, 119, 194), (127, 127, 127), (188, 189, 34), (23, 190, 207)]

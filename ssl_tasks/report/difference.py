@@ -248,7 +248,7 @@ def _headline(old: Side, new: Side, found: Mapping[str, Any]) -> str:
     line = _first(found["lines"])
     if line is None:
         return found["notes"][0] if found["notes"] else "The runs have no strategy and label budget in common."
-    difference, is_same = line["difference"], shared(old, new, "pretrain")
+    difference, is_same = line["difference"], shared(old, new, "pretrain") or shared(old, new, "adopt")
     verdict = {"better": "The new run is better", "worse": "The new run is worse"}.get(
         judge(difference, ""), "The test cannot tell the runs apart"
     )

@@ -18,18 +18,13 @@ from ssl_tasks.report.dag import Node, picture
 from ssl_tasks.report.figures import Series, line_chart, linear_axis
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import load_run, run_ids
-from ssl_tasks.training.timing import SPEED_FILE
+from ssl_tasks.training.bottleneck import TITLES, in_words
+from ssl_tasks.training.timing import PARTS, SPEED_FILE
 
 NEWEST = 20
 """Run records that are looked at for the one that is being written: the newest, unless others started meanwhile."""
 STRETCHES = 100
 """Points of a chart of speed, each a mean over equally many steps."""
-PARTS = {
-    "feed": "waiting for data",
-    "compute": "computing",
-    "health": "health checks",
-    "checkpoint": "checkpoints",
-}
 
 
 @dataclass(frozen=True)
@@ -66,6 +61,7 @@ def section(inputs: Mapping[str, Artifact], known: Mapping[str, State]) -> dict[
         "states": {name: {"status": state.status, "reason": state.reason} for name, state in known.items()},
         "stage_times": _stage_times(inputs),
         "training_times": _training_times(inputs["pretrain"]) if "pretrain" in inputs else None,
+        "bottleneck": in_words(inputs["pretrain"].measured.get("bottleneck")) if "pretrain" in inputs else [],
         "speed": speed(inputs["pretrain"]) if "pretrain" in inputs else [],
     }
 
@@ -104,7 +100,7 @@ def _training_times(pretrain: Artifact) -> Figure | None:
     if not seconds:
         return None
     whole = pretrain.manifest.seconds
-    parts = {"start and end": whole - sum(seconds.values()), **{PARTS[name]: value for name, value in seconds.items()}}
+    parts = {"start and end": whole - sum(seconds.values()), **{TITLES[name]: value for name, value in seconds.items()}}
     caption = f"Within pretraining, {took(whole)}"
     return Figure(caption, bars(caption, [_bar(name, value, whole) for name, value in parts.items()]))
 
@@ -135,7 +131,8 @@ def stretches(table: pa.Table) -> dict[str, np.ndarray]:
     Times are averaged and not rates: the throughput of a stretch is its rows over its seconds.
     """
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    whole = np.sum([columns[name] for name in PARTS], axis=0) if table.num_rows else np.zeros(0)
+    known = [columns[name] for name in PARTS if name in columns]  # trainings of before had fewer
+    whole = np.sum(known, axis=0) if table.num_rows else np.zeros(0)
     size = max(1, -(-table.num_rows // STRETCHES))
     starts = np.arange(0, table.num_rows, size)
     number = np.diff(np.append(starts, table.num_rows))

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from ssl_tasks.adoption.reference import FORMS, Outside, absolute, parse
+from ssl_tasks.adoption.reference import FORMS, ROLE, Outside, absolute, parse
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config, execution
 from ssl_tasks.errors import RequestError
@@ -23,15 +23,13 @@ from ssl_tasks.store import Output
 from ssl_tasks.store.references import FINGERPRINT, find, resolve
 
 KEY = "adopt.encoder"
-ROLE = "encoder"
-"""Of the pretrain artifact, among the parents of what is made from one of ours."""
 COPIED = ("encoder.json", "encoder.safetensors", "initial.safetensors")
 
 
 class AdoptConfig(Config):
     """Which encoder, and what of it is not as it says itself."""
 
-    encoder: str = execution("", min_length=1)
+    encoder: str = execution("")
     """One of ours by its URI or fingerprint, or one made elsewhere; see `ssl_tasks.adoption.reference`. Not hashed: its
     content is."""
     size: int | None = Field(None, ge=4, le=4096)
@@ -51,7 +49,7 @@ class AdoptConfig(Config):
     @model_validator(mode="after")
     def _of_outside(self) -> AdoptConfig:
         given = [name for name in ("size", "mean", "std") if getattr(self, name) is not None]
-        if given and parse(self.encoder) is None:
+        if given and self.encoder and parse(self.encoder) is None:
             raise ValueError(f"{', '.join(given)}: one of ours brings its own; leave it out")
         return self
 
@@ -63,7 +61,7 @@ def source(config: AdoptConfig) -> str:
         return outside.content_hash()
     fingerprint = config.encoder.rstrip("/").rpartition("/")[2]
     if not FINGERPRINT.fullmatch(fingerprint):
-        raise RequestError(f"{KEY}: {config.encoder} is none; name {FORMS}")
+        raise RequestError(f"{KEY}: {config.encoder or 'nothing'} is no encoder; name {FORMS}")
     return fingerprint
 
 

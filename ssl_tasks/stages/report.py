@@ -17,6 +17,7 @@ from ssl_tasks.store import Output
 from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 
 if TYPE_CHECKING:
+    from ssl_tasks.cleaning.contamination import Contamination
     from ssl_tasks.report.verdict import Verdict
 
 INPUTS = ("ingest", "clean", "assign", "normalize", "split", "augment", "pretrain", "embed", "transfer")
@@ -62,7 +63,7 @@ def _encoder(inputs: dict[str, Artifact]) -> Artifact:
 
 
 def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Artifact:
-    from ssl_tasks.report import domains
+    from ssl_tasks.report import contamination, domains
     from ssl_tasks.report.advice import advice
     from ssl_tasks.report.sections import fitted_by
     from ssl_tasks.report.verdict import decide
@@ -75,28 +76,30 @@ def _write(config: ReportConfig, out: Output, inputs: dict[str, Artifact]) -> Ar
         method=encoder["method"],
         fitted=fitted_by(measured.get("scratch", {})),
     )
+    seen = contamination.found(inputs)
+    warned = [f"{text}." for text in (seen.measured.get("warnings", []) if seen else [])]
     further = [*domains.sentences(measured), *advice(measured, config.margin)]
-    verdict = replace(verdict, details=[*_seen(inputs), *verdict.details, *further])
+    verdict = replace(verdict, details=[*warned, *verdict.details, *further])
     out.json(VERDICT_FILE, verdict.to_dict())
     with out.file(REPORT_FILE, rendering=True) as path:
-        path.write_text(render(config, inputs, verdict, encoder, out.fingerprint), encoding="utf-8")
+        path.write_text(render(config, inputs, verdict, encoder, out.fingerprint, seen), encoding="utf-8")
     rows = inputs["transfer"].rows
     return out.artifact(rows=rows, measured={"outcome": verdict.outcome, "verdict": verdict.sentence})
 
 
-def _seen(inputs: dict[str, Artifact]) -> list[str]:
-    """What limits every number of the page: test rows that the encoder was pretrained on."""
-    warnings = inputs["contamination"].measured.get("warnings", []) if "contamination" in inputs else []
-    return [f"{text}." for text in warnings]
-
-
 def render(
-    config: ReportConfig, inputs: dict[str, Artifact], verdict: Verdict, encoder: dict[str, Any], fingerprint: str
+    config: ReportConfig,
+    inputs: dict[str, Artifact],
+    verdict: Verdict,
+    encoder: dict[str, Any],
+    fingerprint: str,
+    seen: Contamination | None = None,
 ) -> str:
     """The page as text. Everything that came with the data is escaped.
 
     Args:
         fingerprint: of the report, by which the run that makes it is found.
+        seen: test rows that were seen in pretraining, as far as that was looked for.
     """
     from ssl_tasks.report import contamination, distributions, page, sections, what_ran
 
@@ -109,7 +112,7 @@ def render(
         encoder=encoder,
         **(_transfer(inputs, verdict, encoder["method"]) if verdict.lines else {}),
         **(_training(inputs) if "pretrain" in inputs else _adopted(inputs["adopt"], encoder)),
-        contamination=contamination.section(inputs),
+        contamination=contamination.section(inputs, seen, verdict, encoder["method"]),
         **_samples(inputs, encoder, config.map),
         stages=sections.stages(inputs),
         libraries=sections.libraries(inputs),

@@ -95,7 +95,8 @@ class TransferConfig(Options):
     bootstrap: int = Field(2000, ge=100)
     """Replicates behind each interval; more where so many comparisons are made that correcting for them needs it."""
     raw_input: bool = True
-    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values."""
+    """Whether the strategies run on raw input too: normalized, flattened, and averaged down to 1,024 values; for masks
+    and boxes the pixels in their places, at most 64 a side."""
     slow_rows: int = Field(5000, ge=2)
     """Most labelled rows of one fit of a slow strategy: rbf_svm, random_forest, gradient_boosting."""
     seed: Seed = 0

@@ -13,6 +13,8 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ssl_tasks.training.timing import EXCHANGE
+
 
 def world_size() -> int:
     """Number of ranks; 1 without a process group."""
@@ -45,7 +47,8 @@ def gather_with_grad(x: Tensor) -> Tensor:
 def from_rank_0(x: Tensor) -> Tensor:
     """Rank 0's `x` on all ranks, in place; every rank must bring the same shape and dtype."""
     if world_size() > 1:
-        distributed.broadcast(x, src=0)
+        with EXCHANGE:
+            distributed.broadcast(x, src=0)
     return x
 
 
@@ -54,13 +57,15 @@ class _Gather(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.num_rows = x.shape[0]
         parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(world_size())]
-        distributed.all_gather(parts, x.contiguous())
+        with EXCHANGE:
+            distributed.all_gather(parts, x.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         total = grads[0].clone(memory_format=torch.contiguous_format)
-        distributed.all_reduce(total)
+        with EXCHANGE:
+            distributed.all_reduce(total)
         return total[rank() * ctx.num_rows : (rank() + 1) * ctx.num_rows]
 
 
@@ -106,7 +111,8 @@ class _SyncNorm(torch.autograd.Function):
             grads[0], x, scale, mean, var, None, None, False, ctx.eps, [True, True, True]
         )
         totals = torch.cat([grad_shift, grad_scale])
-        distributed.all_reduce(totals)
+        with EXCHANGE:
+            distributed.all_reduce(totals)
         mean_grad, mean_grad_x_hat = (totals / count).chunk(2)
         inv_std = torch.rsqrt(var + ctx.eps)
         slope = -mean_grad_x_hat * inv_std * inv_std * scale
@@ -123,7 +129,8 @@ class _SyncNorm(torch.autograd.Function):
 
 def _gather_vector(vector: Tensor) -> Tensor:
     parts = [torch.empty_like(vector) for _ in range(world_size())]
-    distributed.all_gather(parts, vector)
+    with EXCHANGE:
+        distributed.all_gather(parts, vector)
     return torch.stack(parts)
 
 

@@ -111,6 +111,8 @@ class PretrainConfig(Config):
     keep_checkpoints: int = execution(2, ge=1)
     max_failures: int = execution(2, ge=0)
     """Worker failures that Ray Train mends by going back to the last checkpoint."""
+    profile_steps: int = execution(0, ge=0)
+    """Trace so many steps of the first worker, after its third, into the artifact's trace.json.gz (ui.perfetto.dev)."""
     timeout_minutes: float = execution(0.0, ge=0)
     """Give up after so long without a step; 0 waits for ever."""
 

@@ -24,7 +24,20 @@ from ssl_tasks.training.health import Watchdog
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.probe import embed_rows, probe
 from ssl_tasks.training.setup import Ranks, as_input, build_method, calibrate, place, wrap
-from ssl_tasks.training.timing import CHECKPOINT, COMPUTE, FEED, HEALTH, Clock
+from ssl_tasks.training.timing import (
+    AUGMENT,
+    CHECKPOINT,
+    COMMUNICATION,
+    COMPUTE,
+    EXCHANGE,
+    FEED,
+    HEALTH,
+    TRANSFER,
+    VIEWS,
+    Clock,
+    LastGradient,
+)
+from ssl_tasks.training.trace import Trace
 from ssl_tasks.training.views import to_batch
 
 Feed = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
@@ -48,12 +61,15 @@ class Trainer:
         self.health: dict[str, list[float]] = {}
         self.watchdog = Watchdog()
         self.clock = Clock()
+        self.trace: Trace | None = None
         self.resumed_at: int | None = None
         self.checkpoints = Checkpoints(job.out.store, job.partial, config.keep_checkpoints)
         method, self.random_weights = build_method(job)
         self.choice = self._choose(method)
         self.method = place(method, ranks, self.choice["layout"], config.sync_batch_norm)
         self.call = wrap(self.method, ranks, self.choice["compiled"], config.sync_batch_norm)
+        several = ranks.world > 1 and ranks.device.type == "cpu" and not self.choice["compiled"]
+        self.last_gradient = LastGradient(self.method) if several else None
         self.optimizers = {
             phase: optim.build_optimizer(self.method.param_groups(phase), config.optimizer)
             for phase in self.method.phases
@@ -97,15 +113,22 @@ class Trainer:
         job, end = self.job, self.job.last_step
         checks = set(job.health_steps)
         batches = feed(self.step, end)
-        first, began, told = self.step, time.monotonic(), 0.0
+        first, began, told, waited = self.step, time.monotonic(), 0.0, 0.0
+        if self.config.profile_steps and self.ranks.rank == 0 and first < end:
+            self.trace = Trace(self.config.profile_steps, first, end, self.ranks.device.type)
         while self.step < end:
+            if self.trace is not None:
+                self.trace.before_step(self.step)
             if self.step % job.plan.steps_per_epoch == 0:
-                with self.clock(COMPUTE):
+                with self.clock(COMPUTE, {COMMUNICATION: EXCHANGE}):
                     self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
             with self.clock(FEED):
                 made = next(batches)
-            with self.clock(COMPUTE):
-                self._step(made)
+            self.clock.beside(made.pop("feed_seconds", (0.0, 0.0)))
+            with self.clock(TRANSFER, {AUGMENT: VIEWS}):
+                whole = to_batch(made, self.job, self.stats, self.ranks.device)
+            with self.clock(COMPUTE, {COMMUNICATION: EXCHANGE}):
+                self._step(whole)
             if self.step in checks:
                 with self.clock(HEALTH):
                     self._check_health()
@@ -113,16 +136,20 @@ class Trainer:
                 with self.clock(CHECKPOINT):
                     self._save()
             self.clock.lap(self.step - 1)
+            if self.trace is not None:
+                self.trace.after_step(self.step - 1)
             now = time.monotonic()
             if now - told > 1.0 or self.step == end:
-                told = now
                 rate = (self.step - first) * self.config.batch_size / max(1e-9, now - began)
-                report({"step": self.step, "loss": self.history["loss"][-1], "rows_per_second": rate})
+                wait = (self.clock.seconds[FEED] - waited) / max(1e-9, now - (told or began))
+                told, waited = now, self.clock.seconds[FEED]
+                report(
+                    {"step": self.step, "loss": self.history["loss"][-1], "rows_per_second": rate, "feed_wait": wait}
+                )
         with self.clock(CHECKPOINT):
             self.checkpoints.wait()
 
-    def _step(self, made: dict[str, np.ndarray]) -> None:
-        whole = to_batch(made, self.job, self.stats, self.ranks.device)
+    def _step(self, whole: Batch) -> None:
         logged: dict[str, Tensor] = {}
         for phase, optimizer in self.optimizers.items():
             rate = self._set_rate(optimizer)
@@ -130,7 +157,7 @@ class Trainer:
             for number, part in enumerate(_parts(whole, self.config.accumulate)):
                 last = number == self.config.accumulate - 1
                 with contextlib.nullcontext() if last else self._no_sync():
-                    self._backward(part, phase, logged)
+                    self._backward(part, phase, logged, last)
             moved = [weight for group in optimizer.param_groups for weight in group["params"]]
             norm = optim.clip(moved, self.config.optimizer.clip_norm)
             optimizer.step()
@@ -143,12 +170,13 @@ class Trainer:
         self._log(rate, logged)
         self.step += 1
 
-    def _backward(self, part: Batch, phase: str, logged: dict[str, Tensor]) -> None:
+    def _backward(self, part: Batch, phase: str, logged: dict[str, Tensor], last: bool) -> None:
         batch = as_input(part, self.choice["layout"], self.config.precision)
         with self._autocast():
             results = self.call(batch, phase)
         share = 1 / self.config.accumulate
-        (results["loss"] * share).backward()
+        with self.last_gradient() if last and self.last_gradient else contextlib.nullcontext():
+            (results["loss"] * share).backward()
         for name, value in results.items():
             key = _named(name, phase)
             logged[key] = logged.get(key, torch.zeros((), device=value.device)) + value.detach().double() * share
@@ -174,7 +202,8 @@ class Trainer:
         names = sorted(logged)
         values = torch.stack([logged[name].double() for name in names])
         if self.ranks.world > 1:
-            distributed.all_reduce(values)
+            with EXCHANGE:
+                distributed.all_reduce(values)
             values /= self.ranks.world
         row = {"step": float(self.step), "lr": rate, **dict(zip(names, values.tolist(), strict=True))}
         for name, value in row.items():

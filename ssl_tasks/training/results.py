@@ -18,10 +18,12 @@ from torch import nn
 from ssl_tasks import methods
 from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, TOKENIZER_FILE
+from ssl_tasks.training import bottleneck
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.probe import geometry
 from ssl_tasks.training.timing import SPEED_FILE
+from ssl_tasks.training.trace import TRACE_FILE
 
 
 def write_results(trainer: Trainer, seconds: float) -> None:
@@ -41,6 +43,9 @@ def write_results(trainer: Trainer, seconds: float) -> None:
     job.out.table(HEALTH_FILE, _table(trainer.health))
     with job.out.file(SPEED_FILE, rendering=True) as path:  # times are no data: equal runs differ in them
         pq.write_table(_table(trainer.clock.steps), path)
+    if trainer.trace is not None and trainer.trace.is_done:
+        with job.out.file(TRACE_FILE, rendering=True) as path:
+            trainer.trace.write(path)
     _write_done(job, measured)
 
 
@@ -78,6 +83,7 @@ def _info(job: Job, backbone: nn.Module) -> EncoderInfo:
 
 def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
     taken = trainer.step - (trainer.resumed_at or 0)
+    found = bottleneck.find(trainer.clock.steps, trainer.config)
     rows = taken * trainer.config.batch_size
     measured = {
         "steps": trainer.step,
@@ -86,6 +92,7 @@ def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "rows_per_second": rows / seconds if taken else None,
         "batch_size": trainer.config.batch_size,
         "seconds": trainer.clock.seconds,
+        "bottleneck": None if found is None else found.to_dict(),
         "workers": trainer.ranks.world,
         "device": trainer.ranks.device.type,
         "resumed_at": trainer.resumed_at,

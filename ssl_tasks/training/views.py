@@ -17,6 +17,7 @@ from ssl_tasks.policy import PLAIN
 from ssl_tasks.randomness import mix, row_keys, stream_key
 from ssl_tasks.schema import TEXT
 from ssl_tasks.training.job import Job
+from ssl_tasks.training.timing import READ, VIEWS
 
 ROWS = "rows"
 
@@ -29,15 +30,17 @@ def make_views(job: Job, step: int, rank: int, world: int) -> dict[str, np.ndarr
         (B, ...), or with `augment_on: device` the stored `rows`, which `to_batch` makes the views from.
     """
     positions = job.plan.rows(step, rank, world)
-    payload = torch.from_numpy(job.shards.take(positions))
+    with READ:
+        payload = torch.from_numpy(job.shards.take(positions))
     keys = row_keys(job.config.seed, step, torch.from_numpy(positions))
     made = {"positions": positions, "keys": keys.numpy()}
     if job.reads_text:
         made[TEXT] = job.tokens.take(positions)
     if job.config.augment_on == "device":
         return {**made, ROWS: payload.numpy()}
-    for number, view in enumerate(_views(job, payload, keys)):
-        made.update(_packed(f"view{number}", view))
+    with VIEWS:
+        for number, view in enumerate(_views(job, payload, keys)):
+            made.update(_packed(f"view{number}", view))
     return made
 
 
@@ -54,7 +57,9 @@ def to_batch(made: dict[str, np.ndarray], job: Job, stats: dict[str, Any], devic
     """Arrays of `make_views` as a batch of normalized inputs on `device`."""
     keys = _move(made["keys"], device)
     if ROWS in made:
-        views = list(_views(job, _move(made[ROWS], device), keys))
+        rows = _move(made[ROWS], device)
+        with VIEWS:
+            views = list(_views(job, rows, keys))
     else:
         count = sum(name.startswith("view") and name.removeprefix("view").isdigit() for name in made)
         views = [_unpacked(made, f"view{number}", device) for number in range(count)]

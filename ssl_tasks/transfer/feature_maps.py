@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 ROWS = 64
 """Samples that go through a network at once."""
 LEAST_DEVIATION = 1e-6
+MOST_SIDE = 64
 
 
 def require_map(backbone: nn.Module) -> None:
@@ -59,6 +60,16 @@ def feature_map(backbone: Any, inputs: Tensor) -> Tensor:
     return found
 
 
+def shrunk(images: Tensor) -> Tensor:
+    """(B, C, H, W) with at most `MOST_SIDE` pixels a side: a map of a photograph's own pixels would fill the disk."""
+    from torch.nn import functional as F
+
+    height, width = images.shape[2:]
+    if max(height, width) <= MOST_SIDE:
+        return images
+    return F.adaptive_avg_pool2d(images, (min(height, MOST_SIDE), min(width, MOST_SIDE)))
+
+
 def trunk(backbone: nn.Module) -> nn.Module:
     """`backbone` as a module that gives its feature map."""
     from torch import nn
@@ -78,7 +89,7 @@ def maps(context: Context, method: str | None, rows: IntArray, train: IntArray, 
     """(N, C, h, w) feature maps of some rows, on disk and mapped: each channel with mean 0 and deviation 1 over train.
 
     Args:
-        method: whose network gives them; None for the input itself.
+        method: whose network gives them; None for the input itself, averaged down to `MOST_SIDE` pixels a side.
         rows: positions; the others are left 0, and take no room.
         train: those of the rows that mean and deviation are of.
         total: N.
@@ -87,7 +98,7 @@ def maps(context: Context, method: str | None, rows: IntArray, train: IntArray, 
 
     def through(positions: IntArray) -> NDArray[np.float32]:
         inputs = context.to_input(context.payload(positions))
-        return (inputs if network is None else network(inputs)).float().cpu().numpy()
+        return (shrunk(inputs) if network is None else network(inputs)).float().cpu().numpy()
 
     network = None if method is None else trunk(context.networks[method]()).eval().to(context.payload(rows[:1]).device)
     with torch.inference_mode():

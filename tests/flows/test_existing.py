@@ -156,7 +156,25 @@ def test_a_run_is_recorded_cached_shown_and_rerun(ours: Artifact, photos: Path, 
     status, rerun = ask("rerun", answer["run_id"], "--from", "contamination", "--store", ours.uri)
     assert status == 0, rerun
     assert [stage["name"] for stage in rerun["stages"] if stage["status"] == "ran"] == ["contamination", "report"]
-    assert ask("transfer", answer["run_id"], str(photos), "--store", ours.uri, *settings("split.seed=3"))[0] == 0
+    other = ask("transfer", answer["run_id"], str(photos), "--store", ours.uri, *settings("split.seed=3"))[1]
+    assert other["state"] == "completed"  # a run of this kind names its encoder too
+    page = Path(ours.uri).parent / "page.html"
+    status, diff = ask("diff", answer["run_id"], other["run_id"], "--store", ours.uri, "-o", str(page))
+    assert status == 0, diff
+    assert "same encoder" in diff["transfer"]["headline"]
+
+
+def test_an_encoder_of_another_store_is_told_apart_in_its_lineage(
+    ours: Artifact, photos: Path, ask: Ask, tmp_path: Path
+) -> None:
+    place = ("--store", str(tmp_path / "other"))
+    status, answer = ask("transfer", ours.location, str(photos), *place, *settings("transfer.strategies=[]"))
+    assert status == 0, answer
+    status, traced = ask("lineage", answer["run_id"], *place)
+    assert status == 0, traced
+    nodes = {node["stage"]: node for node in traced["nodes"]}
+    assert nodes["adopt"]["parents"] == {"encoder": ours.fingerprint}
+    assert "pretrain" not in nodes
 
 
 def test_nothing_is_written_when_the_request_is_wrong(tmp_path: Path, photos: Path, ask: Ask) -> None:

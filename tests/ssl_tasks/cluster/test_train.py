@@ -1,5 +1,7 @@
 """Pretraining on a real Ray: one and two workers, a worker that dies, what is refused."""
 
+import gzip
+import json
 import os
 import signal
 import threading
@@ -64,6 +66,9 @@ def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, smal
     assert sum(speed["compute"].to_pylist()) == pytest.approx(seconds["compute"])
     assert 0 < seconds["feed"] < sum(seconds.values()) < artifact.manifest.seconds
     assert artifact.manifest.files["speed.parquet"].rendering
+    bottleneck = artifact.measured["bottleneck"]
+    assert sum(bottleneck["shares"].values()) == pytest.approx(1)
+    assert min(bottleneck["feed_read_seconds"], bottleneck["feed_augment_seconds"]) > 0  # made in the feed's tasks
     health = artifact.table("health.parquet")
     assert health.num_rows == 2
     assert health["knn"].null_count == 0
@@ -128,6 +133,18 @@ def test_nan_fails_the_stage_with_advice_and_without_retries(store: Store, small
 def test_more_workers_than_the_cluster_holds_are_refused(store: Store, small: dict[str, Any], chain: Any) -> None:
     with pytest.raises(RequestError, match=r"pretrain\.num_workers: this run needs 16 CPU"):
         pretrain(store, chain, small, num_workers=8)
+
+
+def test_a_traced_training_makes_the_same_artifact_and_a_trace(
+    store: Store, tmp_path: Path, small: dict[str, Any], chain: Any
+) -> None:
+    plain = pretrain(Store.open(str(tmp_path / "plain")), chain, small, max_steps=4)
+    traced = pretrain(store, chain, small, max_steps=4, profile_steps=2)
+    assert set(traced.names()) - set(plain.names()) == {"trace.json.gz"}
+    assert traced.fingerprint == plain.fingerprint
+    assert traced.manifest.data_checksum == plain.manifest.data_checksum
+    with gzip.open(traced.path("trace.json.gz"), "rt") as stream:
+        assert json.load(stream)["traceEvents"]
 
 
 def test_a_gpu_that_is_not_there_is_refused(store: Store, small: dict[str, Any], chain: Any) -> None:

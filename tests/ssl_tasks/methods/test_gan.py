@@ -172,21 +172,21 @@ def test_wrong_values_are_refused_by_key(field, value):
     assert caught.value.errors()[0]["loc"] == (field,)
 
 
-def test_the_loop_logs_the_sum_of_the_phases_as_the_loss(monkeypatch):
+def test_the_loop_logs_the_sum_of_the_phases_as_the_loss():
     """The watchdog, the progress and the report read `loss`."""
     method = tiny(SPEC, **OPTIONS)
-    monkeypatch.setattr(loop, "to_batch", lambda *_: tiny_batch(method))
     trainer = object.__new__(loop.Trainer)
     trainer.config = SimpleNamespace(accumulate=2, precision="fp64", optimizer=OptimizerConfig())
     trainer.job = SimpleNamespace(total_steps=10)
     trainer.ranks, trainer.choice = SimpleNamespace(world=1, device=torch.device("cpu")), {"layout": "contiguous"}
-    trainer.step, trainer.history, trainer.watchdog, trainer.stats, trainer.ema = 0, {}, loop.Watchdog(), {}, None
+    trainer.step, trainer.history, trainer.watchdog, trainer.ema = 0, {}, loop.Watchdog(), None
+    trainer.last_gradient = None
     trainer.method = trainer.call = method
     trainer.optimizers = {
         phase: build_optimizer(method.param_groups(phase), OptimizerConfig()) for phase in method.phases
     }
     for _ in range(2):
-        trainer._step({})
+        trainer._step(tiny_batch(method))
     history = trainer.history
     assert {"discriminator_loss", "generator_loss", "discriminator_grad_norm", "generator_grad_norm"} <= set(history)
     sums = [a + b for a, b in zip(history["discriminator_loss"], history["generator_loss"], strict=True)]

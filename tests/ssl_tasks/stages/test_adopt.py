@@ -15,8 +15,10 @@ from tests_adopted import picture, pretrained, timm_file
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.encoder import load_encoder
 from ssl_tasks.errors import RequestError
+from ssl_tasks.materialize import materialize
 from ssl_tasks.schema import CONTAMINATION, SPLITS_FILE
 from ssl_tasks.shards import Shards
+from ssl_tasks.stages import embed, report, transfer
 from ssl_tasks.store import Store
 
 QUICK = {
@@ -125,7 +127,14 @@ def test_planted_leaks_are_found_and_told(ours: dict[str, Artifact], tmp_path: P
     assert (measured["test_rows"], measured["equal"], measured["near"]) == (33, 1, 1)
     assert measured["warnings"][0].startswith("2 of 33 test rows are in the data that the encoder was pretrained on")
     html = made["report"].path("report.html").read_text()
-    assert "2 test rows were seen in pretraining: 1 equal, 1 nearly equal." in " ".join(html.split())
+    text = " ".join(html.split())
+    assert "2 test rows were seen in pretraining: 1 equal, 1 nearly equal." in text
+    predictions = made["transfer"].table("predictions.parquet").to_pylist()
+    ours_first = [row for row in predictions if (row["strategy"], row["method"]) == ("linear_probe", "simclr")]
+    seen = {row["row"] for row in table.to_pylist()}
+    right = [row["label"] == row["predicted"] for row in ours_first if row["row"] not in seen]
+    assert len(right) == 31
+    assert f"reached {100 * np.mean(right):.1f}% accuracy on the 31 labelled test rows that it had not seen" in text
     assert "test/dark/copied.bmp" in html
     assert made["report"].json("verdict.json")["details"][0].startswith("2 of 33 test rows are in the data")
 
@@ -154,7 +163,7 @@ def test_an_encoder_of_another_store_is_checked_there(ours: dict[str, Artifact],
 
 
 def test_what_an_encoder_began_from_is_checked_too(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
-    from ssl_tasks.stages.contamination import Seen, pretrained_on
+    from ssl_tasks.cleaning.contamination import Seen, pretrained_on
 
     encoder = ours["pretrain"]
     manifest = encoder.manifest
@@ -169,6 +178,33 @@ def test_what_an_encoder_began_from_is_checked_too(ours: dict[str, Artifact], tm
     )
     found = list(pretrained_on(second))
     assert [seen.encoder.fingerprint for seen in found if isinstance(seen, Seen)] == ["b" * 64, encoder.fingerprint]
+
+
+def test_a_run_that_began_from_an_encoder_is_held_against_its_data(
+    ours: dict[str, Artifact], tmp_path: Path, chain: Any
+) -> None:
+    store = ours["split"].store
+    split = {**SPLIT, "seed": 5}
+    sections = {"ingest": {"path": str(tmp_path / "unlabelled")}, "normalize": {"size": 16}, "split": split}
+    made = chain(store, sections)
+    shutil.copytree(Path(ours["pretrain"].location), f"{store.root}/objects/{'d' * 64}")
+    store.commit(ours["pretrain"].manifest.model_copy(update={"fingerprint": "d" * 64}))
+    manifest = pretrained(made, "test_resnet").manifest
+    made["pretrain"] = store.commit(
+        manifest.model_copy(update={"parents": {**manifest.parents, "init_from": "d" * 64}})
+    )
+    for stage in (embed.STAGE, transfer.STAGE, report.STAGE):
+        config = stage.config.model_validate({"strategies": []} if stage is transfer.STAGE else {})
+        fingerprint = stage.fingerprint(config, {name: made[name].fingerprint for name in stage.inputs})
+        made[stage.name] = materialize(store, stage, config, made, fingerprint=fingerprint).artifact
+    text = " ".join(made["report"].path("report.html").read_text().split())
+    assert "This run pretrained on the train rows of this data set alone." in text
+    assert "test rows were seen in pretraining: " in text
+    assert (
+        "test rows are in the data that the encoder was pretrained on"
+        in made["report"].json("verdict.json")["details"][0]
+    )
+    assert "<h2>Pretraining</h2>" in text
 
 
 def test_a_timm_model_on_data_of_a_folder(store: Store, tmp_path: Path, chain: Any) -> None:

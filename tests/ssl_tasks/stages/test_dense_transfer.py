@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ def test_the_largest_box_counts(made: dict[str, Artifact]) -> None:
     ("wrong", "message"),
     [
         ({"strategies": ["linear_probe"]}, "linear_probe cannot do transfer.task=segmentation; use segmentation"),
-        ({"metric": "accuracy"}, "no metric of transfer.task=segmentation; expected mean_iou, pixel_accuracy"),
+        ({"metric": "accuracy"}, "transfer.task=segmentation is chosen by; expected mean_iou, pixel_accuracy"),
         ({"labels_per_class": [5]}, "has no single classes to count by"),
         ({"strategies": ["boxes"]}, "boxes cannot do transfer.task=segmentation"),
     ],
@@ -225,3 +226,11 @@ def test_the_page_shows_boxes(made: dict[str, Artifact], located: Artifact) -> N
         assert [columns.min(), lines.min()] == pytest.approx([x, y], abs=1)
         assert [columns.max(), lines.max()] == pytest.approx([x + w, y + h], abs=2)
     assert "Share of boxes with an IoU over 0.5" in page
+
+
+def test_masks_travel_to_other_processes_as_a_handle(made: dict[str, Artifact]) -> None:
+    labelled = data.load(made["split"], (), "segmentation", made["normalize"])
+    before = labelled.labels[labelled.test]
+    packed = pickle.dumps(labelled.labels)
+    assert len(packed) < 1000
+    assert np.array_equal(pickle.loads(packed)[labelled.test], before)

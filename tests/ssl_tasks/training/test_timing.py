@@ -1,6 +1,11 @@
 from __future__ import annotations
 
-from ssl_tasks.training.timing import Clock
+import time
+
+import torch
+from torch import nn
+
+from ssl_tasks.training.timing import EXCHANGE, PARTS, Clock, LastGradient, Stopwatch
 
 
 def test_seconds_are_added_up_by_part_and_by_step() -> None:
@@ -12,13 +17,43 @@ def test_seconds_are_added_up_by_part_and_by_step() -> None:
         pass
     with clock("feed"):
         pass
+    clock.beside([0.5, 0.75])
     clock.lap(7)
     with clock("compute"):
         pass
     clock.lap(8)
     with clock("checkpoint"):
         pass
-    assert clock.seconds == {"feed": 1.25, "compute": 3.5, "health": 0.0, "checkpoint": 1.0}
+    assert clock.seconds == dict.fromkeys(PARTS, 0.0) | {"feed": 1.25, "compute": 3.5, "checkpoint": 1.0}
     assert clock.steps == {
-        "step": [7, 8], "feed": [1.25, 0.0], "compute": [2.5, 1.0], "health": [0.0, 0.0], "checkpoint": [0.0, 0.0]
-    }  # fmt: skip
+        **{name: [0.0, 0.0] for name in PARTS},
+        "step": [7, 8],
+        "feed": [1.25, 0.0],
+        "compute": [2.5, 1.0],
+        "feed_read": [0.5, 0.5],
+        "feed_augment": [0.75, 0.75],
+    }
+
+
+def test_what_a_stopwatch_counted_inside_is_no_time_of_the_part() -> None:
+    times = iter([0.0, 1.0, 3.0, 10.0])
+    watch = Stopwatch(now=lambda: next(times))
+    clock = Clock(now=lambda: next(times))
+    with clock("compute", {"communication": watch}), watch:
+        pass
+    assert (clock.seconds["compute"], clock.seconds["communication"]) == (8.0, 2.0)
+
+
+def test_what_follows_the_last_gradient_is_exchanging() -> None:
+    model = nn.Linear(3, 1)
+    watch = LastGradient(model)
+    before = EXCHANGE.seconds
+    with watch():
+        model(torch.ones(2, 3)).sum().backward()
+        time.sleep(0.2)  # as DDP, which waits for its last bucket
+    assert 0.2 <= EXCHANGE.seconds - before < 0.4
+    before = EXCHANGE.seconds
+    with watch():
+        time.sleep(0.2)
+        model(torch.ones(2, 3)).sum().backward()
+    assert EXCHANGE.seconds - before < 0.1

@@ -11,7 +11,7 @@ import torch
 
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer.feature_maps import feature_map, maps, require_map
+from ssl_tasks.transfer.feature_maps import feature_map, maps, require_map, shrunk
 
 
 def image_backbone(name: str) -> Any:
@@ -69,3 +69,9 @@ def test_channels_have_mean_0_and_deviation_1_over_train_rows() -> None:
     own = payload[train].double()
     scaled = (payload[140].double() - own.mean((0, 2, 3))[:, None, None]) / own.std((0, 2, 3), False)[:, None, None]
     assert np.allclose(found[140, :2], scaled[:2], atol=1e-4)
+
+
+def test_large_pictures_are_averaged_down() -> None:
+    images = torch.randn(2, 3, 128, 32)
+    assert torch.allclose(shrunk(images), images.reshape(2, 3, 64, 2, 32).mean(3), atol=1e-6)
+    assert torch.equal(shrunk(images[:, :, :64]), images[:, :, :64])
