@@ -263,7 +263,7 @@ def run(
 
     here = pick("auto", "transfer.device") if _on_ray(config) else device
     if config.task in DENSE:
-        local = make_context(config, normalize, pretrain, labelled.train, labelled.classes, here, stop)
+        local = make_context(config, normalize, pretrain, labelled.train, labelled.classes, here, stop, (), augment)
         encoders = _map_makers(local, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
 
     @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
