@@ -39,13 +39,13 @@ def box_of(inside: Array) -> list[float]:
     return [float(value) for value in (columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1)]
 
 
-def dense_folder(root: Path, count: int = 24, side: int = 32, width: int | None = None) -> Path:
+def dense_folder(root: Path, count: int = 24, side: int = 32, width: int | None = None, first: int = 0) -> Path:
     """images/000.png, ..., masks/000.png, ... and the COCO file instances.json."""
     described: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": []}
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        image, mask, boxes = scene(number, side, width)
+        image, mask, boxes = scene(first + number, side, width)
         name = f"{number:03d}.png"
         Image.fromarray(image).save(root / "images" / name)
         Image.fromarray(mask).save(root / "masks" / name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_tasks.artifact import Artifact
@@ -11,6 +11,7 @@ from ssl_tasks.report.units import percent
 from ssl_tasks.report.verdict import labels
 from ssl_tasks.transfer import BASELINE, strategy
 from ssl_tasks.transfer.tables import CHOICES_FILE, FROM_SCRATCH, MAJORITY, RULES_FILE
+from ssl_tasks.transfer.targets import TASKS
 
 CHOSEN = {
     "C": "C",
@@ -30,12 +31,22 @@ SHARES = {
     "converged": "of the fits converged",
 }
 """Means over the seeds, in percent."""
-COUNTS = {"leaves": "rules", "train_rows": "train rows"}
+COUNTS = {
+    "leaves": "rules",
+    "train_rows": "train rows",
+    "features": "features",
+    "ingredients": "networks in the soup",
+    "targets": "kinds of targets",
+}
 LARGEST = {"change_at_start": "largest relative change of a feature before training"}
 
 
-def section(transfer: Artifact, method: str) -> list[dict[str, str]]:
-    """A line for each strategy and label budget of the encoder, and of training from scratch."""
+def section(transfer: Artifact, method: str, encoders: Sequence[str] = ()) -> list[dict[str, str]]:
+    """A line for each strategy and label budget of the encoder, and of training from scratch.
+
+    Args:
+        encoders: names of those that are combined, in the order by which fits number them.
+    """
     sizes = {
         (row["strategy"], row["label_fraction"], row["labels_per_class"]): row["num_labels"]
         for row in transfer.table("metrics.parquet").to_pylist()
@@ -49,7 +60,7 @@ def section(transfer: Artifact, method: str) -> list[dict[str, str]]:
         {
             "strategy": _title(key[0]),
             "labels": labels(_line(key, sizes[key])),
-            "text": "; ".join(_said(values)),
+            "text": "; ".join([*_said(values), *_of_encoders(values, encoders), *_of_targets(values)]),
         }
         for key, values in found.items()
     ]
@@ -94,6 +105,25 @@ def _said(values: dict[str, list[float]]) -> list[str]:
     said += [f"{_share(values[name])} {title}" for name, title in SHARES.items() if name in values]
     said += [f"{_range(values[name])} {title}" for name, title in COUNTS.items() if name in values]
     return said + [f"{title} {max(values[name]):.0e}" for name, title in LARGEST.items() if name in values]
+
+
+def _of_encoders(values: Mapping[str, list[float]], encoders: Sequence[str]) -> list[str]:
+    """What each encoder counts for, where several are combined."""
+    said = []
+    for place, name in enumerate(encoders):
+        if f"weight {place}" in values:
+            said.append(f"{_share(values[f'weight {place}'])} of the weight on {name}")
+        if f"from {place}" in values:
+            said.append(f"{_range(values[f'from {place}'])} from {name}")
+        if "encoder" in values:
+            said.append(f"{name} in {_share([float(best == place) for best in values['encoder']])} of the fits")
+    return said
+
+
+def _of_targets(values: Mapping[str, list[float]]) -> list[str]:
+    """What each kind of target counts for at the end, where several are learnt."""
+    weights = {name: values[f"weight {name}"] for name in TASKS if f"weight {name}" in values}
+    return [f"{name.replace('_', ' ')} counts for {sum(each) / len(each):.2g}" for name, each in weights.items()]
 
 
 def _range(values: list[float]) -> str:

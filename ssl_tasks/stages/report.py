@@ -192,7 +192,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         "metric": sections.metric_title(verdict.metric),
         "efficiency": charts.efficiency(transfer.table(METRICS_FILE), measured["strategies"], method, verdict.metric),
         "transfer": sections.transfer_table(verdict.lines, sections.fitted_by(measured["scratch"])),
-        "choices": choices.section(transfer, method),
+        "choices": choices.section(transfer, method, measured.get("encoders", [method])),
         "costs": choices.costs(measured.get("fit_seconds", {})),
         "rules": choices.rules(transfer, method),
         "domains": domains.section(measured),

@@ -3,7 +3,8 @@
 Every strategy runs on the pretrained encoder, on the same network untrained (`random_init`) and on raw input, for
 every label budget and seed; `from_scratch` trains that network on the same labelled rows, and `majority` always says
 the most frequent class. Hyper-parameters are chosen on val. Differences carry 95% intervals from a bootstrap over
-seeds and test groups, and p-values corrected for the number of comparisons.
+seeds and test groups, and p-values corrected for the number of comparisons. With `domains` the labels are of some
+domains and the test rows of another, for each target in turn, and the gap between them is measured too.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from ssl_tasks.schema import (
     STATS_FILE,
     TRANSFER,
 )
+from ssl_tasks.stages.adopt import ROLE as ADOPTED
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.transfer import kinds
@@ -252,7 +254,8 @@ def run(
         encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), _device(config)
     others = further.read(config.encoders, out.uri)
-    further.check(others, normalize.json(STATS_FILE), pretrain.fingerprint)
+    adopted = pretrain.manifest.parents.get(ADOPTED, "")
+    further.check(others, normalize.json(STATS_FILE), {pretrain.fingerprint, adopted})
     out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
     context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
     if checks.needed(config.strategies):
@@ -263,7 +266,7 @@ def run(
 
     here = pick("auto", "transfer.device") if _on_ray(config) else device
     if config.task in DENSE:
-        local = make_context(config, normalize, pretrain, labelled.train, labelled.classes, here, stop)
+        local = make_context(config, normalize, pretrain, labelled.train, labelled.classes, here, stop, (), augment)
         encoders = _map_makers(local, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
 
     @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets

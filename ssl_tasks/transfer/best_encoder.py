@@ -5,7 +5,7 @@ Of equal ones, and where val has no labels, the first is taken: the run's own.
 
 from __future__ import annotations
 
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.linear_probe import standardize
 from ssl_tasks.transfer.several import probe_each
 
@@ -14,9 +14,14 @@ def fit(task: Task) -> Prediction:
     """The best encoder's probe; `encoder` is its place, 0 for the run's own."""
     probes = probe_each(task)
     place = max(range(len(probes)), key=lambda place: task.val_score(probes[place].val)) if len(task.val_labels) else 0
-    return Prediction(probes[place].test, {"encoder": float(place), "C": probes[place].strength})
+    return Prediction(probes[place].test, {"encoder": float(place), **probes[place].chosen})
 
 
 STRATEGY = Strategy(
-    "best_encoder", "a linear probe on the encoder that is best on val", fit, prepare=standardize, encoders="several"
+    "best_encoder",
+    "a linear probe on the encoder that is best on val",
+    fit,
+    prepare=standardize,
+    tasks=ALL_FITTED,
+    encoders="several",
 )

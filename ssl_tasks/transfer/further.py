@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -63,17 +63,17 @@ def read(references: Sequence[str], store: str) -> list[Further]:
     return [Further(one, EncoderInfo.model_validate(one.json(ENCODER_FILE))) for one in artifacts]
 
 
-def check(found: Sequence[Further], stats: Mapping[str, Any], own: str = "") -> None:
+def check(found: Sequence[Further], stats: Mapping[str, Any], own: Collection[str] = ()) -> None:
     """Refuse encoders that cannot be combined with the run's own on data of these statistics.
 
     Args:
-        own: fingerprint of the run's own pretrain artifact, where it is known.
+        own: fingerprints by which the run's own encoder is known.
 
     Raises:
         RequestError: one is the run's own, or was trained on data that was normalized otherwise.
     """
     for one in found:
-        if one.artifact.fingerprint == own:
+        if one.artifact.fingerprint in own:
             raise RequestError(f"{KEY}: {one.name} is the run's own encoder, which takes part anyway; leave it out")
         differing = sorted(key for key in {*one.info.stats, *stats} if one.info.stats.get(key) != stats.get(key))
         if differing:

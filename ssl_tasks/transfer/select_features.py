@@ -2,7 +2,8 @@
 
 Features are ranked by the norm of their coefficients over the classes, in a logistic regression on the labelled train
 rows: one step of the recursive elimination of Guyon et al., "Gene Selection for Cancer Classification using Support
-Vector Machines" (Machine Learning 2002, section 2.3). scikit-learn's `SelectFromModel` takes the first ones.
+Vector Machines" (Machine Learning 2002, section 2.3); for several classes or numbers in a ridge regression on these.
+scikit-learn's `SelectFromModel` takes the first ones.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ssl_tasks.transfer import linear_probe
-from ssl_tasks.transfer.base import Prediction, Strategy, Task
+from ssl_tasks.transfer import linear_probe, ridge
+from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.linear_probe import DEFAULT, MAX_ITERATIONS
 from ssl_tasks.transfer.several import Probed, probe
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 NUMBERS = (16, 64, 256)
 """Candidates; a number that is not below that of all features stands for all of them."""
@@ -35,15 +37,17 @@ def fit(task: Task) -> Prediction:
     best = max(range(len(numbers)), key=lambda place: _merit(task, probes[place])) if len(numbers) > 1 else 0
     of_each = np.split(masks[best], np.cumsum(task.widths)[:-1])
     facts = {f"from {place}": float(part.sum()) for place, part in enumerate(of_each)}
-    return Prediction(probes[best].test, {"features": float(numbers[best]), "C": probes[best].strength} | facts)
+    return Prediction(probes[best].test, {"features": float(numbers[best])} | facts | probes[best].chosen)
 
 
 def select(task: Task, numbers: list[int]) -> list[NDArray[np.bool_]]:
     """For each number the features (D,) that are taken; a larger choice contains the smaller."""
     from sklearn.feature_selection import SelectFromModel
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression, Ridge
 
-    ranking = LogisticRegression(C=DEFAULT, max_iter=MAX_ITERATIONS).fit(task.train, task.labels)
+    is_one_class = task.task == CLASSIFICATION
+    model = LogisticRegression(C=DEFAULT, max_iter=MAX_ITERATIONS) if is_one_class else Ridge(alpha=ridge.DEFAULT)
+    ranking = model.fit(task.train, task.labels)
     selectors = (
         SelectFromModel(ranking, prefit=True, max_features=n, threshold=-np.inf, norm_order=2) for n in numbers
     )
@@ -63,6 +67,7 @@ STRATEGY = Strategy(
     "a linear probe on selected features of all encoders",
     fit,
     prepare=linear_probe.standardize,
+    tasks=ALL_FITTED,
     encoders="several",
     counterpart="best_encoder",
 )

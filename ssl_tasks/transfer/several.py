@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_tasks.transfer import linear_probe
-from ssl_tasks.transfer.base import FloatArray, Task
-from ssl_tasks.transfer.classical import from_probabilities
+from ssl_tasks.transfer import linear_probe, ridge
+from ssl_tasks.transfer.base import FloatArray, Prediction, Task
+from ssl_tasks.transfer.targets import REGRESSION
 
 
 def of_each(task: Task) -> list[Task]:
@@ -18,26 +18,29 @@ def of_each(task: Task) -> list[Task]:
     return [replace(task, train=train, val=val, test=test, widths=()) for train, val, test in sides]
 
 
+def linear(task: Task) -> Prediction:
+    """The strategy `linear_probe`, for numbers `ridge`."""
+    return ridge.fit(task) if task.task == REGRESSION else linear_probe.fit(task)
+
+
 @dataclass(frozen=True)
 class Probed:
     """A linear probe on the embeddings by one encoder."""
 
-    strength: float
-    """The C that did best on val."""
+    chosen: dict[str, float]
+    """As its `Prediction`."""
     val: FloatArray
-    """(V, K) class probabilities of the val rows."""
+    """(V, K) scores of the val rows."""
     test: FloatArray
     """(T, K) of the test rows."""
 
 
-def probe_each(task: Task) -> list[Probed]:
-    """The strategy `linear_probe` on each encoder."""
-    return [probe(alone) for alone in of_each(task)]
-
-
 def probe(task: Task) -> Probed:
-    """The strategy `linear_probe`."""
-    model, strength, _ = linear_probe.choose(task)
-    scores = from_probabilities(model, task.num_classes).scores
-    val = scores(task.val) if len(task.val) else np.zeros((0, task.num_classes))
-    return Probed(strength, val, scores(task.test))
+    """`linear`, which scores the val rows as well."""
+    found, count = linear(replace(task, test=np.concatenate([task.test, task.val]))), len(task.test)
+    return Probed(found.chosen, found.scores[count:], found.scores[:count])
+
+
+def probe_each(task: Task) -> list[Probed]:
+    """`probe` on each encoder."""
+    return [probe(alone) for alone in of_each(task)]

@@ -23,7 +23,8 @@ from ssl_tasks.transfer.metrics import METRICS, RANKED, weighted
 from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.tables import DOMAINS, FROM_SCRATCH, MAJORITY
 
-Cell = tuple[str, str, float, int, int]
+Key = tuple[str, str, float, int, int]
+"""Strategy, method, label fraction, labels per class and seed."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def pool(of_targets: Sequence[tuple[Shift, Sequence[Fit]]], data: Labelled, plac
     Labels, seconds and what was chosen are means over the targets, `RANKED` metrics too; the other metrics are those
     of all rows together.
     """
-    parts: dict[Cell, list[Fit]] = {}
+    parts: dict[Key, list[Fit]] = {}
     for _, fits in of_targets:
         for fit in fits:
             # of a number of labels a class the fraction is each target's own

@@ -1,12 +1,12 @@
 """MNIST to USPS: what adapting to a domain without labels is worth. Prints one JSON object and a Markdown table.
 
-    python tests/benchmarks/domains.py WORK_FOLDER [NUM_SEEDS]        # 5 seeds; a quarter of an hour on two cores
+    python tests/benchmarks/domains.py WORK_FOLDER [NUM_SEEDS]        # 5 seeds; some ten minutes on two cores
 
 The recipe is domains.yaml beside this file: 16 pixels, SimCLR on the train images of both domains, then every strategy
-on all MNIST labels, scored on the test images of USPS. Every tenth train image of each domain is val; those of MNIST
-choose the learning rate and the probe's C, and no label of USPS chooses anything. Penalties have the weight 1. Gaps are
-measured on val images of both domains. The untrained network and training from scratch are left out: the question is
-what adaptation adds. The archive is that of PRETEXTFLOW_TEST_DATA (by default ../shared/data beside the checkout).
+on the 4,500 MNIST labels, scored on the test images of USPS. Every tenth train image of each domain is val; those of
+MNIST choose the probe's C, and no label of USPS chooses anything. Penalties have the weight 1. Gaps are measured on val
+images of both domains. The untrained network and training from scratch are left out: the question is what adaptation
+adds. The archive is that of PRETEXTFLOW_TEST_DATA (by default ../shared/data beside the checkout).
 """
 
 from __future__ import annotations

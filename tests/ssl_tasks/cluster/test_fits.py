@@ -91,31 +91,32 @@ def test_what_ray_cannot_read_ends_the_stage_in_one_line() -> None:
         runner.submit(str, Unknown())()
 
 
-def sees(rows: np.ndarray, file: Path) -> tuple[bool, int, float]:
-    return rows.flags.writeable, rows.ctypes.data, float(rows.sum())
+def sees(rows: np.ndarray) -> tuple[int, int, bool, float]:
+    return os.getpid(), rows.ctypes.data, rows.flags.writeable, float(rows.sum())
 
 
-def test_shared_rows_are_mapped_and_not_copied(tmp_path: Path) -> None:
-    with ray_fits(cpus_per_fit=8) as runner:  # one at a time, so that one process does all
+def test_shared_rows_are_mapped_and_not_copied() -> None:
+    with ray_fits(cpus_per_fit=4) as runner:
         rows = runner.share(np.ones((1000, 100)))
-        answers = {runner.submit(sees, rows, tmp_path)() for _ in range(3)}
-    assert [(writeable, total) for writeable, _, total in answers] == [(False, 1e5)]
+        answers = [runner.submit(sees, rows)() for _ in range(4)]
+    assert {answer[2:] for answer in answers} == {(False, 1e5)}
+    assert len({answer[:2] for answer in answers}) == len({answer[0] for answer in answers})  # one place in a process
 
 
 def lasts(folder: Path) -> str:
     (folder / str(os.getpid())).touch()
-    time.sleep(60)
+    time.sleep(600)
     return "done"
 
 
 def test_an_interruption_ends_fits_that_run_and_those_that_wait(tmp_path: Path) -> None:
-    began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         _interrupted(tmp_path)
+    began = time.monotonic()
     running = [int(path.name) for path in tmp_path.iterdir()]
     assert len(running) == 2  # eight CPUs are declared
     while any(Path(f"/proc/{pid}").exists() for pid in running):
-        assert time.monotonic() - began < 50, "a cancelled fit still runs"
+        assert time.monotonic() - began < 30, "a cancelled fit still runs"
         time.sleep(0.1)
     time.sleep(1)
     assert len(list(tmp_path.iterdir())) == 2  # none of those that waited has begun

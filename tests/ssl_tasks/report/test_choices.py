@@ -54,6 +54,23 @@ def test_the_largest_change_is_shown() -> None:
     assert line["text"] == "largest relative change of a feature before training 2e-06"
 
 
+def test_what_combined_encoders_count_for_is_told_by_their_names() -> None:
+    names = ["mae", "byol 12ab34cd"]
+    (line,) = choices.section(made({"weight 0": [0.6, 0.8], "weight 1": [0.4, 0.2]}, "weighted_encoders"), "mae", names)
+    assert line["text"] == "70.0% of the weight on mae; 30.0% of the weight on byol 12ab34cd"
+    facts = {"features": [16, 64], "from 0": [10, 40], "from 1": [6, 24]}
+    (line,) = choices.section(made(facts, "select_features"), "mae", names)
+    assert line["text"] == "16 to 64 features; 10 to 40 from mae; 6 to 24 from byol 12ab34cd"
+    (line,) = choices.section(made({"encoder": [0, 1, 1, 1]}, "best_encoder"), "mae", names)
+    assert line["text"] == "mae in 25.0% of the fits; byol 12ab34cd in 75.0% of the fits"
+
+
+def test_what_targets_count_for_is_told() -> None:
+    facts = {"targets": [2, 2], "weight classification": [0.5, 0.7], "weight multi_label": [1.4, 1.6]}
+    (line,) = choices.section(made(facts, "multi_task"), "mae", ["mae"])
+    assert line["text"] == "2 kinds of targets; classification counts for 0.6; multi label counts for 1.5"
+
+
 def test_other_encoders_are_left_out_and_training_from_scratch_is_not() -> None:
     assert choices.section(made({"k": [5]}, "knn", "random_init"), "mae") == []
     (line,) = choices.section(made({"learning_rate": [0.01]}, "from_scratch", "from_scratch"), "mae")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests_dense import dense_folder
 from tests_dense_chain import dense_made
 
 from flows.preflight import check_request, require_labels, require_stored_targets, require_usable_labels
@@ -234,3 +235,21 @@ def test_masks_travel_to_other_processes_as_a_handle(made: dict[str, Artifact]) 
     packed = pickle.dumps(labelled.labels)
     assert len(packed) < 1000
     assert np.array_equal(pickle.loads(packed)[labelled.test], before)
+
+
+def test_an_encoder_that_is_there_already_is_measured_on_other_masks(
+    tmp_path: Path, made: dict[str, Artifact], chain: Any
+) -> None:
+    other = dense_folder(tmp_path / "other", 90, 40, first=3000)  # not of the side that the encoder was trained on
+    sections = {
+        "adopt": {"encoder": made["pretrain"].fingerprint},
+        "ingest": {"path": str(other), "masks": True},
+        "clean": {"near_duplicates": None},
+        "split": {"fractions": [0.5, 0.2, 0.3]},
+        "transfer": {**SMALL, "task": "segmentation", "seeds": 1, "label_fractions": [1.0]},
+    }
+    found = chain(made["ingest"].store, sections, until="report")
+    assert found["normalize"].measured["masks"]["rows"] == 90
+    (line,) = found["transfer"].measured["summary"]
+    assert line["pretrained"] > line["majority"] + 0.1
+    assert len(pictures(found["report"].path("report.html").read_text(), "Masks")) == 6

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from ssl_tasks.transfer import best_encoder, concatenate, linear_probe, select_features, strategy, weighted_encoders
 from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.several import of_each, probe_each
+from ssl_tasks.transfer.targets import MULTI_LABEL, REGRESSION
 
 CLASSES = 3
 WIDTHS = (5, 3, 4)
@@ -135,3 +136,49 @@ def test_a_class_that_val_alone_knows_is_no_trouble() -> None:
     scores = weighted_encoders.fit(dataclasses.replace(task, train=task.train[kept], labels=task.labels[kept])).scores
     assert np.isfinite(scores).all()
     assert scores[:, 2].max() == 0
+
+
+def of_other_tasks(task: str) -> Task:
+    """`made`, with numbers or several classes that the first and the last encoder know a half of each."""
+    given = made()
+    rows = np.concatenate([given.train, given.val, given.test])
+    several = np.stack([rows[:, 0] > 1, rows[:, 9] > 1], axis=1).astype(np.int64)
+    labels = several if task == MULTI_LABEL else 1e4 * (rows[:, 0] + rows[:, 9]) + 1e6
+    metric, outputs = ("macro_f1", 2) if task == MULTI_LABEL else ("rmse", 1)
+    return dataclasses.replace(
+        given, task=task, metric=metric, num_classes=outputs, labels=labels[TRAIN], val_labels=labels[VAL]
+    )
+
+
+@pytest.mark.parametrize("task", [MULTI_LABEL, REGRESSION])
+def test_in_every_task_halves_are_put_together(task: str) -> None:
+    asked = of_other_tasks(task)
+    on_val = dataclasses.replace(asked, test=asked.val)
+    best = asked.val_score(best_encoder.fit(on_val).scores)
+    for name in ("concatenate", "select_features", "weighted_encoders"):
+        assert asked.val_score(strategy(name).fit(on_val).scores) > best, name
+
+
+def test_weights_of_numbers_are_those_of_the_least_squared_error() -> None:
+    """Against all weights on a grid."""
+    asked = of_other_tasks(REGRESSION)
+    scores = [probed.val[:, 0] for probed in probe_each(asked)]
+    grid = [(a, b, 100 - a - b) for a in range(101) for b in range(101 - a)]
+    errors = [np.mean((np.array(w) / 100 @ scores - asked.val_labels) ** 2) for w in grid]
+    best = np.array(grid[int(np.argmin(errors))]) / 100
+    found = weighted_encoders.fit(asked)
+    assert [found.chosen[f"weight {place}"] for place in range(3)] == pytest.approx(best, abs=0.011)
+
+
+def test_weights_of_several_classes_are_those_of_the_least_log_loss() -> None:
+    asked = of_other_tasks(MULTI_LABEL)
+    scores = np.stack([probed.val for probed in probe_each(asked)])
+    grid = [(a, b, 100 - a - b) for a in range(101) for b in range(101 - a)]
+
+    def loss(weights: tuple[int, ...]) -> float:
+        p = np.tensordot(np.array(weights) / 100, scores, axes=1)
+        return float(-(asked.val_labels * np.log(p) + (1 - asked.val_labels) * np.log(1 - p)).mean())
+
+    best = np.array(min(grid, key=loss)) / 100
+    found = weighted_encoders.fit(asked)
+    assert [found.chosen[f"weight {place}"] for place in range(3)] == pytest.approx(best, abs=0.011)
