@@ -17,17 +17,19 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from ssl_tasks.errors import RequestError
 
 URL = "PREFECT_API_URL"
+MOST_RESTARTS = 5
 START_SECONDS = 180.0
 """Deadline for our own server; the first start of all migrates the database, 12 s here."""
 ANSWER_SECONDS = 5.0
@@ -55,6 +57,11 @@ class Server:
     url: str
     child: subprocess.Popen[bytes] | None = None
     errors: IO[bytes] | None = None
+    listener: socket.socket | None = None
+    """Open here too: while a dead child is replaced, requests wait in it and are not refused."""
+    spawn: Callable[[], subprocess.Popen[bytes]] | None = None
+    _stopping: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def wait(self) -> None:
         """Return when it answers.
@@ -72,14 +79,33 @@ class Server:
             with contextlib.suppress(OSError):
                 # the socket listens from the first moment on; the answer comes when the server is there
                 if _get(f"{self.url}/health", timeout=2.0) == 200:
+                    threading.Thread(target=self._keep, daemon=True, name="prefect-server").start()
                     return
                 time.sleep(0.05)
         raise RequestError(f"the embedded Prefect server did not answer within {START_SECONDS:.0f} s: {self._why()}")
+
+    def _keep(self) -> None:
+        """Replace a child that dies before `stop`; its database has all that it answered for."""
+        assert self.child is not None
+        assert self.spawn is not None
+        for _ in range(MOST_RESTARTS):
+            self.child.wait()
+            with self._lock:
+                if self._stopping:
+                    return
+                self.child = self.spawn()  # in this thread, which stays: Linux ends a child with its thread
+        self.child.wait()
+        if self.listener:
+            self.listener.close()
 
     def stop(self) -> None:
         """End our own server; the user's stays."""
         if self.child is None:
             return
+        with self._lock:
+            self._stopping = True
+        if self.listener:
+            self.listener.close()
         self.child.terminate()
         try:
             self.child.wait(3.0)
@@ -130,17 +156,19 @@ def start(scheduler: bool = False) -> Server:
     os.environ.setdefault("PREFECT_CLIENT_CSRF_SUPPORT_ENABLED", "false")  # our own server asks for no such token
     settings = SERVER_SETTINGS if scheduler else {**SERVER_SETTINGS, **RUN_SETTINGS}
     errors = tempfile.TemporaryFile(prefix="pretextflow-server-")  # noqa: SIM115 - closed by stop()
-    child = subprocess.Popen(
-        [sys.executable, "-m", "flows.prefect_child", str(listener.fileno()), str(os.getpid()), str(lock)],
-        env={**os.environ, **settings, "PYTHONPATH": python_path()},
-        pass_fds=[listener.fileno()],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        start_new_session=True,  # Ctrl-C is for us; the server must still take the run's last state
-    )
-    listener.close()
-    return Server(own, child, errors)
+
+    def spawn() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.prefect_child", str(listener.fileno()), str(os.getpid()), str(lock)],
+            env={**os.environ, **settings, "PYTHONPATH": python_path()},
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,  # Ctrl-C is for us; the server must still take the run's last state
+        )
+
+    return Server(own, spawn(), errors, listener, spawn)
 
 
 _early: list[Server] = []

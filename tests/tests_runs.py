@@ -141,11 +141,12 @@ def step_of(store: Path) -> int:
 
 
 def resumed_at(store: Path) -> int | None:
-    """The step that the training which was finished began at; None where it is not finished."""
+    """The step that the training which was finished went on from; None where it began at 0, or is not finished."""
     for path in store.glob("objects/*/manifest.json"):
         manifest = Manifest.model_validate_json(path.read_text())
         if manifest.stage == "pretrain":
-            return int(manifest.measured.get("resumed_at") or 0)
+            found: int | None = manifest.measured.get("resumed_at")
+            return found
     return None
 
 

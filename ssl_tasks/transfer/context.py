@@ -108,7 +108,9 @@ def make_context(
         student=student if options.distill.student else None,
         classes=classes,
         inputs=stats.get("columns", ()),
-        remake=functools.partial(make_context, options, normalize, pretrain, train, classes, device, None, further),
+        remake=functools.partial(
+            make_context, options, normalize, pretrain, train, classes, device, None, further, augment
+        ),
         further={one.name: both(one.artifact, functools.partial(built, one)) for one in further},
     )
 

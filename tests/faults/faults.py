@@ -1,7 +1,6 @@
 """The faults that suite.py injects, each a function of a live run.
 
-Every one says what must be there before it can strike (`needs`, a part of a process's command line) and undoes what a
-rerun must not meet (`heal`).
+Every one says what must be there before it can strike (`ready`) and undoes what a rerun must not meet (`heal`).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ TRAINING, FEED, RAYLET, HEAD, SERVER = (
     "gcs_server",
     "prefect_child",
 )
+CHECKPOINTS = "partial/*/step-*.pt"
 FILLING = "filling"
 
 
@@ -37,12 +37,21 @@ class Fault:
 
     title: str
     strike: Callable[[Run, random.Random], None]
-    needs: str = ""
-    """It waits until the run has such a process, and then for a random time."""
+    ready: Callable[[Run], bool] = lambda run: True
+    """It waits until this is so, and then for a random time."""
     heal: Callable[[Path], None] = _nothing
     """Of the store, before the run is continued."""
     small_disk: bool = False
     """The store is a file system of its own, which root can fill and make read-only."""
+
+
+def has(title: str) -> Callable[[Run], bool]:
+    """Whether there is such a process."""
+    return lambda run: bool(run.processes(title))
+
+
+def _has_checkpoint(run: Run) -> bool:
+    return any(run.store.glob(CHECKPOINTS))
 
 
 def kill(title: str) -> Callable[[Run, random.Random], None]:
@@ -69,11 +78,11 @@ def _interrupt(run: Run, chance: random.Random) -> None:
 
 def _truncated_checkpoint(run: Run, chance: random.Random) -> None:
     """The newest checkpoint loses its second half while its training is killed."""
-    found = list(run.store.glob("partial/*/step-*.pt"))
     run.kill_group()
+    found = sorted(run.store.glob(CHECKPOINTS))
     if not found:
         raise LookupError("there was no checkpoint yet")
-    newest = max(found, key=lambda path: path.stat().st_mtime)
+    newest = found[-1]
     os.truncate(newest, newest.stat().st_size // 2)
 
 
@@ -120,15 +129,15 @@ def _read_only(run: Run, chance: random.Random) -> None:
 
 
 FAULTS = {
-    "worker": Fault("training worker killed", kill(TRAINING), TRAINING),
-    "feed": Fault("worker that makes views killed", kill(FEED), FEED),
-    "raylet": Fault("node (raylet) killed", kill(RAYLET), RAYLET),
-    "head": Fault("head (GCS) killed", kill(HEAD), HEAD),
+    "worker": Fault("training worker killed", kill(TRAINING), has(TRAINING)),
+    "feed": Fault("worker that makes views killed", kill(FEED), has(FEED)),
+    "raylet": Fault("node (raylet) killed", kill(RAYLET), has(RAYLET)),
+    "head": Fault("head (GCS) killed", kill(HEAD), has(HEAD)),
     "driver": Fault("driver killed", _driver),
     "group": Fault("driver and all its group killed", _group),
-    "server": Fault("Prefect server killed", kill(SERVER), SERVER),
-    "checkpoint": Fault("checkpoint truncated, training killed", _truncated_checkpoint, TRAINING),
-    "memory": Fault("memory exhausted in a worker that makes views", _exhausted_feed, FEED),
+    "server": Fault("Prefect server killed", kill(SERVER), has(SERVER)),
+    "checkpoint": Fault("checkpoint truncated, training killed", _truncated_checkpoint, _has_checkpoint),
+    "memory": Fault("memory exhausted in a worker that makes views", _exhausted_feed, has(FEED)),
     "twice": Fault("the same recipe run twice at once", _second_run),
     "ctrl_c": Fault("Ctrl-C", _interrupt),
     "full": Fault("store full", _full_disk, heal=_empty_disk, small_disk=True),

@@ -80,14 +80,15 @@ def inject(name: str, store: Path, whole: float, chance: random.Random, undistur
     found.left += tuple(run.left_behind())
     made = checksums(store)
     found.differing = tuple(stage for stage in undisturbed if made.get(stage) != undisturbed[stage])
-    found.lost_steps = max(0, found.step - (resumed_at(store) or 0)) if found.reruns else 0
+    resumed = resumed_at(store)
+    found.lost_steps = max(0, found.step - (resumed or 0)) if found.reruns or resumed is not None else 0
     return found
 
 
 def _wait(run: Run, fault: Fault, whole: float, chance: random.Random) -> float:
     """Until a random instant at which the fault can strike; seconds since the start."""
     began = time.monotonic()
-    while fault.needs and run.process.poll() is None and not run.processes(fault.needs):
+    while run.process.poll() is None and not fault.ready(run):
         time.sleep(0.05)
     left = whole - (time.monotonic() - began)
     deadline = time.monotonic() + chance.random() * max(1.0, 0.9 * left)

@@ -35,6 +35,24 @@ def test_two_at_once_share_a_new_database(servers: Any) -> None:
             assert answer.status == 200
 
 
+def child_of(parent: int) -> int:
+    found = [
+        int(path.parent.name)
+        for path in Path("/proc").glob("[0-9]*/stat")
+        if path.exists() and path.read_text().rpartition(")")[2].split()[1] == str(parent)
+    ]
+    return found[0]
+
+
+def test_an_embedded_server_that_dies_is_replaced(servers: Any) -> None:
+    parent, killed = servers.parents[1].pid, servers.children[1]
+    os.kill(killed, signal.SIGKILL)
+    with urllib.request.urlopen(f"{servers.urls[1]}/health", timeout=120) as answer:  # waits, and is not refused
+        assert answer.status == 200
+    servers.children[1] = child_of(parent)
+    assert servers.children[1] != killed
+
+
 def test_the_embedded_server_dies_with_its_killed_parent(servers: Any) -> None:
     parent, child = servers.parents[1], servers.children[1]
     assert is_running(child)

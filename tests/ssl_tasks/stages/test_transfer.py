@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import pickle
 import threading
 import weakref
 from pathlib import Path
@@ -361,3 +363,22 @@ def test_embeddings_are_not_held_beside_the_rows_that_most_strategies_share(
     transfer(made, strategies=["ridge", "linear_probe", "knn"], raw_input=False, seeds=1, workers=1)
     assert set(alive["knn"]) == {True}
     assert set(alive["ridge"]) == {False}
+
+
+def test_a_context_is_made_anew_with_all_that_it_was_made_of(made: dict[str, Artifact]) -> None:
+    """As Ray does it, in another process; what was replaced in it since goes along."""
+    make = context_module.make_context
+    context = make(
+        TransferConfig(), made["normalize"], made["pretrain"], np.arange(9), ["a"], torch.device("cpu"),
+        threading.Event(), (), made["augment"],
+    )  # fmt: skip
+    changed = dataclasses.replace(context, method="scarf", features=np.ones((300, 2)), train=np.arange(5))
+    again = pickle.loads(pickle.dumps(changed))
+    assert again.remake is not None
+    assert len(again.remake.args) == len(inspect.signature(make).parameters)  # none is forgotten
+    assert again.remake.args[-1] == made["augment"]
+    assert (again.method, again.train.tolist(), again.features.shape) == ("scarf", list(range(5)), (300, 2))
+    rows = np.array([3, 1])
+    assert torch.equal(again.payload(rows), context.payload(rows))
+    ours, theirs = (list(each.build(1).parameters()) for each in (again, context))
+    assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
