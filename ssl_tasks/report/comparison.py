@@ -9,7 +9,7 @@ from typing import Any
 from ssl_tasks.report import page
 from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.units import change, is_share, written
+from ssl_tasks.report.units import change, is_share, spread, written
 from ssl_tasks.report.verdict import JUDGEMENTS, gains, judge
 from ssl_tasks.transfer import strategy
 
@@ -99,7 +99,7 @@ def _measures(line: Line) -> list[str]:
 
 
 def _gain(score: Score) -> str:
-    difference, low, high = (change(score.metric, value) for value in (score.difference, score.low, score.high))
+    difference, low, high = spread(score.metric, score.difference, score.low, score.high)
     return f"{difference} [{low}, {high}]"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ssl_tasks.report import charts, page
 from ssl_tasks.report.difference import SIDES, Side
 from ssl_tasks.report.sections import size
-from ssl_tasks.report.units import METRIC_TITLES, change, percent, signed, written
+from ssl_tasks.report.units import METRIC_TITLES, percent, signed, spread, written
 from ssl_tasks.report.verdict import JUDGEMENTS, judge, labels
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
 from ssl_tasks.transfer import strategy
@@ -76,8 +76,8 @@ def transfer_row(line: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _interval(line: Mapping[str, Any]) -> str:
-    metric = line.get("metric", "accuracy")
-    difference, low, high = (change(metric, line[key]) for key in ("difference", "low", "high"))
+    values = (line[key] for key in ("difference", "low", "high"))
+    difference, low, high = spread(line.get("metric", "accuracy"), *values)
     return f"{difference} ({low} to {high})"
 
 

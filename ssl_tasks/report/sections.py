@@ -11,7 +11,7 @@ import yaml
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.pictures import data_uri
-from ssl_tasks.report.units import METRIC_TITLES, change, percent, written
+from ssl_tasks.report.units import METRIC_TITLES, percent, spread, written
 from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels, stopped_early, trains_all
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
@@ -94,8 +94,8 @@ def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, fl
 
 
 def _difference(line: Mapping[str, Any], prefix: str) -> str:
-    of = line["metric"]
-    difference, low, high = (change(of, line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
+    values = (line[f"{prefix}{name}"] for name in ("difference", "low", "high"))
+    difference, low, high = spread(line["metric"], *values)
     return f"{difference} ({low} to {high})"
 
 

@@ -31,6 +31,7 @@ METRIC_TITLES = {
     "iou_over_half": "share of boxes with an IoU over 0.5",
 }
 NO_SHARES = IN_UNITS | {"r2", "log_loss"}
+MOST_PLACES = 6
 MINUS = "\N{MINUS SIGN}"
 
 
@@ -60,6 +61,15 @@ def change(metric: str, value: float) -> str:
     return signed(value) if is_share(metric) else signed_amount(value)
 
 
+def spread(metric: str, difference: float, low: float, high: float) -> tuple[str, str, str]:
+    """A difference and the ends of its interval, signed, with as many decimals each: `-1.79`, `-2.10`, `+0.01`."""
+    if is_share(metric):
+        return signed(difference), signed(low), signed(high)
+    places = _places(max(abs(difference), abs(low), abs(high)))
+    first, second, third = (signed_amount(value, places) for value in (difference, low, high))
+    return first, second, third
+
+
 def percent(value: float) -> str:
     """A share with one decimal."""
     return f"{100 * value:.1f}%"
@@ -76,14 +86,26 @@ def signed(value: float) -> str:
     return "0.0" if float(text) == 0 else text.replace("-", MINUS)
 
 
-def amount(value: float) -> str:
-    """Three digits that count, and all those before the point."""
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 2
-    if digits > 6:
+def amount(value: float, places: int | None = None) -> str:
+    """Three digits that count, and all those before the point.
+
+    Args:
+        places: decimals, where they are not the value's own to say.
+    """
+    places = _places(abs(value)) if places is None else places
+    if places > MOST_PLACES:
         return f"{value:.2e}".replace("-", MINUS, 1) if value < 0 else f"{value:.2e}"
-    return f"{value:,.{max(0, digits)}f}".replace("-", MINUS)
+    return f"{value:,.{places}f}".replace("-", MINUS)
 
 
-def signed_amount(value: float) -> str:
-    """The same with its sign."""
-    return f"+{amount(value)}" if value > 0 else amount(value)
+def signed_amount(value: float, places: int | None = None) -> str:
+    """The same with its sign, and no minus zero."""
+    text = amount(value, places)
+    if not text.strip(f"0.,{MINUS}"):
+        return text.lstrip(MINUS)
+    return f"+{text}" if value > 0 else text
+
+
+def _places(size: float) -> int:
+    """Decimals that leave three digits of a number of this size."""
+    return max(0, 2 - math.floor(math.log10(size))) if size else 2

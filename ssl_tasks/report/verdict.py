@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ssl_tasks.report.units import METRIC_TITLES, apart, change, is_share, reached, written
+from ssl_tasks.report.units import METRIC_TITLES, MINUS, apart, is_share, reached, spread, written
 from ssl_tasks.transfer import BASELINE, strategy
 from ssl_tasks.transfer.kinds import LOWER_IS_BETTER
 
@@ -26,6 +26,7 @@ FEW_GROUPS = 20
 ALPHA = 0.05
 FITTED = 0.98
 """A from-scratch baseline that gets less of its own labelled rows right was stopped too early to be a fair one."""
+SIGNS = f"+{MINUS}"
 SHORT = {"scratch_": "training from scratch", "raw_": "raw input"}
 LONG = {"scratch_": "that network trained from scratch on the same labels", "raw_": "raw input without an encoder"}
 """What the encoder has to beat beside the untrained network, by the prefix of its comparison."""
@@ -261,14 +262,14 @@ def _budgets(lines: Sequence[Line]) -> str:
 def interval(line: Line, prefix: str) -> str:
     """`+2.1 points (95% interval +0.4 to +3.9)`, or in the unit of the numbers `−0.3 (95% interval ...)`."""
     metric = line.get("metric", "accuracy")
-    difference, low, high = (change(metric, line[f"{prefix}{name}"]) for name in ("difference", "low", "high"))
+    difference, low, high = spread(metric, *(line[f"{prefix}{name}"] for name in ("difference", "low", "high")))
     unit = " points" if is_share(metric) else ""
     return f"{difference}{unit} (95% interval {low} to {high})"
 
 
 def gain(line: Line, prefix: str) -> str:
     """`12.3 points more (95% interval +8.1 to +16.0)`."""
-    metric, difference = line.get("metric", "accuracy"), line[f"{prefix}difference"]
-    low, high = (change(metric, line[f"{prefix}{name}"]) for name in ("low", "high"))
-    word = "less" if difference < 0 else "more"
-    return f"{apart(metric, abs(difference))} {word} (95% interval {low} to {high})"
+    metric, word = line.get("metric", "accuracy"), "less" if line[f"{prefix}difference"] < 0 else "more"
+    difference, low, high = spread(metric, *(line[f"{prefix}{name}"] for name in ("difference", "low", "high")))
+    unit = " points" if is_share(metric) else ""
+    return f"{difference.lstrip(SIGNS)}{unit} {word} (95% interval {low} to {high})"

@@ -13,10 +13,12 @@ import pyarrow.compute as pc
 from pydantic import Field, model_validator
 
 from ssl_tasks import modalities
+from ssl_tasks.adoption import agreement
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.captions import CAPTIONS, TextShape, TokenizerConfig, fit
+from ssl_tasks.norms import evenly
 from ssl_tasks.schema import (
     ASSIGNMENT_FILE,
     MEASURES_FILE,
@@ -29,7 +31,7 @@ from ssl_tasks.schema import (
     TOKENS,
     TRAIN,
 )
-from ssl_tasks.shards import ShardWriter, in_parts, iterate, member, read_shard, select, tensor_array
+from ssl_tasks.shards import Shards, ShardWriter, in_parts, iterate, member, read_shard, select, tensor_array
 from ssl_tasks.splitting.groups import side_by_side
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.stages.ingest import parts
@@ -132,6 +134,9 @@ def run_like(
     measured: dict[str, Any] = {"train_rows": int(is_train.sum()), "shape": stats["shape"], "shards": shards}
     if targets is not None:
         measured |= targets.measured()
+    stored = Shards.map([out.path(name) for name in sorted(out.entries) if name.startswith("payload/")], PAYLOAD)
+    if unlike := agreement.warnings(stored.take(evenly(np.flatnonzero(is_train), agreement.ROWS)), modality, stats):
+        measured["warnings"] = unlike
     return out.artifact(rows=len(rows), measured=measured)
 
 

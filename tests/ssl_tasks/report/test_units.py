@@ -8,7 +8,7 @@ import pytest
 
 from ssl_tasks.report.comparison import headline, table
 from ssl_tasks.report.ranking import Outcome, rank
-from ssl_tasks.report.units import METRIC_TITLES, amount, apart, change, reached, written
+from ssl_tasks.report.units import METRIC_TITLES, amount, apart, change, reached, spread, written
 from ssl_tasks.report.verdict import decide, judge
 from ssl_tasks.transfer import kinds
 
@@ -41,6 +41,12 @@ def test_shares_are_in_percent_and_errors_in_their_unit() -> None:
     assert change("rmse", 3.0) == "+3.00"
 
 
+def test_the_ends_of_an_interval_have_the_decimals_of_the_largest() -> None:
+    assert spread("rmse", -0.907, -1.79, 0.0055) == (f"{MINUS}0.91", f"{MINUS}1.79", "+0.01")
+    assert spread("rmse", -0.907, -1.79, -0.0005) == (f"{MINUS}0.91", f"{MINUS}1.79", "0.00")
+    assert spread("accuracy", 0.021, -0.0002, 0.04) == ("+2.1", "0.0", "+4.0")
+
+
 def test_every_metric_has_a_name() -> None:
     names = {name for kind in kinds.KINDS.values() for name in (*kind.metrics, *kind.choices)}
     assert names <= METRIC_TITLES.keys()
@@ -60,7 +66,7 @@ def line(difference: float, spread: float = 1.0, **more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("difference", "judged", "outcome", "said"),
     [
-        (-10.0, "better", "helped", f"reached RMSE 30.0, 10.0 less (95% interval {MINUS}11.0 to {MINUS}9.00) than on"),
+        (-10.0, "better", "helped", f"reached RMSE 30.0, 10.0 less (95% interval {MINUS}11.0 to {MINUS}9.0) than on"),
         (10.0, "worse", "worse", "did harm: with all labels (100), ridge regression"),
         (-0.2, "open", "undecided", "none against it"),
     ],
@@ -90,6 +96,6 @@ def test_methods_are_ranked_by_their_least_error() -> None:
     lines = rank(outcomes)
     assert [found.candidate for found in lines] == ["best", "middle", "worse"]
     assert headline(lines).startswith("First of 3: best, 31.0 by ridge regression with 100% of the labels")
-    assert f"{MINUS}9.00 [{MINUS}10.0, {MINUS}8.00] over its backbone" in headline(lines)
+    assert f"{MINUS}9.0 [{MINUS}10.0, {MINUS}8.0] over its backbone" in headline(lines)
     assert "2 of 3 beat theirs" in headline(lines)
     assert table(lines, intervals=False)[1][0][2] == f"31.0 ({MINUS}9.00)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -313,6 +314,7 @@ def test_tables_are_normalized_as_the_encoders_were(of_tables: dict[str, Artifac
     ages = [float(line.split(",")[3]) for line in path.read_text().splitlines()[1:]]
     payload = Shards.open(made["normalize"]).take(np.arange(60))
     assert payload[:, stats["columns"].index("age")] == pytest.approx(ages, abs=1e-4)
+    assert "warnings" not in made["normalize"].measured
 
 
 @pytest.mark.parametrize(
@@ -349,6 +351,42 @@ def test_words_where_the_encoder_had_numbers_are_refused(
             {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest},
             until="normalize",
         )
+
+
+def test_heights_in_metres_are_told(of_tables: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    path = table(tmp_path / "new.csv", "age,colour,height,kind")
+    lines = [line.split(",") for line in path.read_text().splitlines()]
+    metres = [[age, colour, f"{float(height) / 100:.4f}", kind] for age, colour, height, kind in lines[1:]]
+    path.write_text("\n".join(",".join(line) for line in [lines[0], *metres]) + "\n")
+    ingest = {"path": str(path), "modality": "tabular", "label_column": "kind"}
+    given = {**recipe(of_tables["pretrain"].fingerprint, path), "ingest": ingest}
+    (warning,) = chain(of_tables["split"].store, given, until="normalize")["normalize"].measured["warnings"]
+    stats = of_tables["normalize"].json("stats.json")
+    place = stats["columns"].index("height")
+    found = re.search(r"\(height lies ([\d.]+) deviations below of it\)", warning)
+    assert found is not None, warning
+    assert float(found[1]) == pytest.approx((stats["mean"][place] - 1.7) / stats["std"][place], rel=0.02)
+
+
+@pytest.mark.parametrize("input", ["standard", "unit", "symmetric"])
+def test_pixels_in_a_part_of_the_encoders_range_are_told(input: str) -> None:
+    from ssl_tasks.adoption.agreement import warnings
+    from ssl_tasks.modalities import modality
+
+    random = np.random.default_rng(0)
+    seen = random.integers(0, 65536, (64, 8, 8, 1), dtype=np.uint16)
+    stats = {
+        "modality": "image",
+        "shape": [8, 8, 1],
+        "depth": "uint16",
+        "input": input,
+        "low": [0.0],
+        "high": [65535.0],
+    }
+    stats |= {"mean": [float(seen.mean() / 65535)], "std": [float(seen.std() / 65535)]}
+    assert warnings(seen, modality("image"), stats) == []
+    (warning,) = warnings((seen >> 5).astype(np.uint16), modality("image"), stats)  # 11 bits of 16
+    assert "channel 1 varies by 3.1%" in warning
 
 
 @pytest.mark.parametrize("key", ["size", "mean"])

@@ -264,7 +264,8 @@ def test_a_table_without_rows_is_refused(store: Store, tmp_path: Path, chain: An
 
 @pytest.mark.parametrize("key", [name for name in IngestConfig.model_fields if name.endswith(("column", "columns"))])
 def test_keys_for_columns_are_refused_for_folders_before_anything_runs(shapes: Path, key: str) -> None:
-    config = IngestConfig.model_validate({"path": str(shapes), key: ["x"] if key == "drop_columns" else "x"})
+    value = ["x"] if key in ("drop_columns", "class_columns") else "x"
+    config = IngestConfig.model_validate({"path": str(shapes), key: value})
     with pytest.raises(RequestError, match=rf"ingest\.{key}: means nothing for images in folders"):
         ingest.source(config)
 

@@ -305,3 +305,16 @@ def test_from_a_list_of_pictures_to_the_data_of_a_transfer(
     else:
         given = made["ingest"].table("rows.parquet")["number"].to_numpy()
         np.testing.assert_array_equal(found.labels, given[found.splits["row"].to_numpy()])
+
+
+def test_numbers_of_arrays_need_no_column(store: Store, tmp_path: Path) -> None:
+    """What stands for labels in a NumPy file, and is all numbers, is predicted as such."""
+    from ssl_tasks.transfer import data
+
+    random = np.random.default_rng(0)
+    images, y = random.integers(0, 256, (40, 8, 8, 3), np.uint8), random.normal(size=40).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=images, y=y)
+    recipe = {"ingest": {"path": str(tmp_path / "data.npz")}, "clean": {"near_duplicates": None}}
+    made = run_chain(store, {**recipe, "normalize": {"size": 8}}, until="split")
+    found = data.load(made["split"], task="regression")
+    np.testing.assert_array_equal(found.labels, y[found.splits["row"].to_numpy()].astype(np.float64))
