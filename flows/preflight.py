@@ -214,7 +214,7 @@ def _check_strategies(recipe: Recipe, network: Mapping[str, Any], like: Mapping[
     from ssl_tasks.backbones import build_backbone
     from ssl_tasks.transfer import checks, further
     from ssl_tasks.transfer.base import Blueprint
-    from ssl_tasks.transfer.students import build_student
+    from ssl_tasks.transfer.networks.students import build_student
 
     transfer: Any = getattr(recipe, "transfer", None)
     backbone = build_backbone(**network, **like)

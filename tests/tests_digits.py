@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.transfer.base import Context, Task
-from ssl_tasks.transfer.heads import with_head
+from ssl_tasks.transfer.networks.heads import with_head
+from ssl_tasks.transfer.networks.training import Schedule, Start, train
 from ssl_tasks.transfer.options import Options
-from ssl_tasks.transfer.training import Schedule, Start, train
 
 CLASSES = 10
 SEEN, REST = np.arange(900), np.arange(900, 1797)

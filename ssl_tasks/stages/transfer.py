@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ssl_tasks import transfer as strategies_there_are
+from ssl_tasks.adoption.reference import ROLE as ADOPTED
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import execution
 from ssl_tasks.errors import RequestError, StageError
@@ -33,7 +34,6 @@ from ssl_tasks.schema import (
     STATS_FILE,
     TRANSFER,
 )
-from ssl_tasks.stages.adopt import ROLE as ADOPTED
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.transfer import kinds

@@ -12,7 +12,7 @@ from ssl_tasks.norms import sample, settle
 from ssl_tasks.policy import BASE, ResolvedPolicy, Views
 from ssl_tasks.schema import STATS_FILE, VIEWS_FILE
 from ssl_tasks.transfer.base import Context, IntArray
-from ssl_tasks.transfer.students import build_student
+from ssl_tasks.transfer.networks.students import build_student
 from ssl_tasks.transfer.tables import RANDOM_INIT
 
 if TYPE_CHECKING:

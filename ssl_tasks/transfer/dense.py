@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ssl_tasks.transfer.base import FloatArray, IntArray, Prediction, Task
 from ssl_tasks.transfer.feature_maps import feature_map, trunk
-from ssl_tasks.transfer.heads import linear
 from ssl_tasks.transfer.located import intersection_over_union
+from ssl_tasks.transfer.networks.heads import linear
+from ssl_tasks.transfer.networks.training import Schedule, Start, Training, train
 from ssl_tasks.transfer.segmented import IGNORED, counts
 from ssl_tasks.transfer.targets import SEGMENTATION
-from ssl_tasks.transfer.training import Schedule, Start, Training, train
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

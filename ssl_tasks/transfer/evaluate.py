@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_tasks.errors import PretextflowError
-from ssl_tasks.transfer import BASELINE, kinds, majority, strategy
+from ssl_tasks.transfer import BASELINE, kinds, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
 from ssl_tasks.transfer.runners import Runner
+from ssl_tasks.transfer.strategies import majority
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 NOT_THE_FITS = (PretextflowError, MemoryError, OSError)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_tasks.norms import evenly
-from ssl_tasks.transfer.linear_probe import standardize
+from ssl_tasks.transfer.strategies.linear_probe import standardize
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_tasks.transfer import linear_probe, ridge
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Task
 from ssl_tasks.transfer.one_vs_rest import OneVsRest
 from ssl_tasks.transfer.outputs import Outputs
+from ssl_tasks.transfer.strategies import linear_probe, ridge
 from ssl_tasks.transfer.targets import REGRESSION
 
 NEVER = -30.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_tasks.transfer import linear_probe, ridge
 from ssl_tasks.transfer.base import FloatArray, Prediction, Task
+from ssl_tasks.transfer.strategies import linear_probe, ridge
 from ssl_tasks.transfer.targets import REGRESSION
 
 

@@ -3,7 +3,7 @@ import sys
 
 import torch
 
-from ssl_tasks.transfer.adamw import AdamW
+from ssl_tasks.transfer.networks.adamw import AdamW
 
 
 def test_steps_are_those_of_torch() -> None:
@@ -45,7 +45,7 @@ def test_a_frozen_weight_starts_afresh_and_scales_are_shares_of_the_rate() -> No
 
 def test_the_compiler_is_not_imported() -> None:
     code = (
-        "import sys, torch; from ssl_tasks.transfer.adamw import AdamW\n"
+        "import sys, torch; from ssl_tasks.transfer.networks.adamw import AdamW\n"
         "p = torch.nn.Parameter(torch.ones(2)); o = AdamW([p], 0.1); p.sum().backward(); o.step(0.1)\n"
         "assert 'torch._dynamo' not in sys.modules"
     )

@@ -14,14 +14,14 @@ from torch import nn
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer import STRATEGIES, strategy
-from ssl_tasks.transfer.adaptation import Classifier, both_layers
 from ssl_tasks.transfer.base import Blueprint, Context, Domains, Task
-from ssl_tasks.transfer.coral import alignment
-from ssl_tasks.transfer.critic import domain_loss, make_critic, reverse
-from ssl_tasks.transfer.dann import ramp
-from ssl_tasks.transfer.deep_coral import coral_loss
-from ssl_tasks.transfer.mmd import discrepancy
+from ssl_tasks.transfer.networks.adaptation import Classifier, both_layers
+from ssl_tasks.transfer.networks.critic import domain_loss, make_critic, reverse
 from ssl_tasks.transfer.options import Options
+from ssl_tasks.transfer.strategies.coral import alignment
+from ssl_tasks.transfer.strategies.dann import ramp
+from ssl_tasks.transfer.strategies.deep_coral import coral_loss
+from ssl_tasks.transfer.strategies.mmd import discrepancy
 
 ADAPTING = sorted(name for name in STRATEGIES if strategy(name).adapts)
 OPTIONS: dict[str, Any] = {

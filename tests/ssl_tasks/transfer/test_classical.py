@@ -12,8 +12,9 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC, LinearSVC
 
-from ssl_tasks.transfer import classical, gradient_boosting, linear_svm, mlp, random_forest, rbf_svm, ridge
+from ssl_tasks.transfer import classical
 from ssl_tasks.transfer.base import Strategy, Task
+from ssl_tasks.transfer.strategies import gradient_boosting, linear_svm, mlp, random_forest, rbf_svm, ridge
 
 # a network that stops after its steps is meant to
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -129,7 +129,7 @@ def test_a_head_on_pixels_tells_classes_by_their_colours() -> None:
 
 
 def strategy_of_majority(kind: str) -> Prediction:
-    from ssl_tasks.transfer.majority import STRATEGY
+    from ssl_tasks.transfer.strategies.majority import STRATEGY
 
     return STRATEGY.fit(task(kind, context()))
 

@@ -9,12 +9,12 @@ import tests_digits as digits
 import torch
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import distill_features, distill_logits
 from ssl_tasks.transfer.base import Blueprint, Task
-from ssl_tasks.transfer.distill_logits import distillation
+from ssl_tasks.transfer.networks.students import all_rows, build_student, check
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.probed import fit_probe
-from ssl_tasks.transfer.students import all_rows, build_student, check
+from ssl_tasks.transfer.strategies import distill_features, distill_logits
+from ssl_tasks.transfer.strategies.distill_logits import distillation
 
 LEARN = {"scratch": {"steps": 400, "learning_rates": [1e-2]}}
 

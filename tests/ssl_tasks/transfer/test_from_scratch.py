@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.transfer.base import Context, Task
-from ssl_tasks.transfer.from_scratch import fit
 from ssl_tasks.transfer.options import Options, ScratchConfig
+from ssl_tasks.transfer.strategies.from_scratch import fit
 
 
 class Spy:

@@ -10,12 +10,12 @@ from torch import nn
 
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import net2net, reuse_stages
 from ssl_tasks.transfer.base import Blueprint
-from ssl_tasks.transfer.grow import grow, identity_block, refusal, widen
-from ssl_tasks.transfer.layers import depths
+from ssl_tasks.transfer.networks.grow import grow, identity_block, refusal, widen
+from ssl_tasks.transfer.networks.layers import depths
+from ssl_tasks.transfer.networks.students import size_of
 from ssl_tasks.transfer.options import Options
-from ssl_tasks.transfer.students import size_of
+from ssl_tasks.transfer.strategies import net2net, reuse_stages
 
 RESNET = "test_resnet"
 

@@ -8,10 +8,10 @@ import tests_digits as digits
 import torch
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import lora
-from ssl_tasks.transfer.adapters import LowRank, adapt, attentions
 from ssl_tasks.transfer.base import Blueprint, Task
+from ssl_tasks.transfer.networks.adapters import LowRank, adapt, attentions
 from ssl_tasks.transfer.options import Options, TuneConfig
+from ssl_tasks.transfer.strategies import lora
 
 VIT = "test_vit"
 

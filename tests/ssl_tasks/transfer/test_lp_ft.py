@@ -7,11 +7,11 @@ import pytest
 import tests_digits as digits
 import torch
 
-from ssl_tasks.transfer import linear_probe, lp_ft
 from ssl_tasks.transfer.base import Task
-from ssl_tasks.transfer.heads import with_head
+from ssl_tasks.transfer.networks.heads import with_head
+from ssl_tasks.transfer.networks.training import Schedule, Training
 from ssl_tasks.transfer.probed import fit_probe
-from ssl_tasks.transfer.training import Schedule, Training
+from ssl_tasks.transfer.strategies import linear_probe, lp_ft
 
 
 def probed(task: Task) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_a_constant_feature_is_no_feature() -> None:
 
 def test_first_steps_bend_the_features_less_than_those_of_fine_tuning() -> None:
     """The paper's point (section 3): a head that is right already sends small gradients to the features."""
-    from ssl_tasks.transfer.heads import fill
+    from ssl_tasks.transfer.networks.heads import fill
     from ssl_tasks.transfer.outputs import Outputs
 
     task = digits.task(digits.MLP, labelled=100)

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import fine_tune, joint, kinds, multi_task
-from ssl_tasks.transfer.adamw import AdamW
+from ssl_tasks.transfer import joint, kinds
 from ssl_tasks.transfer.data import Labelled
-from ssl_tasks.transfer.many_heads import ManyHeads, loss_of
+from ssl_tasks.transfer.networks.adamw import AdamW
+from ssl_tasks.transfer.networks.many_heads import ManyHeads, loss_of
+from ssl_tasks.transfer.networks.weighting import GradNorm, Uncertainty, Weighting, grad_norm, make, uncertainty
 from ssl_tasks.transfer.options import Options
+from ssl_tasks.transfer.strategies import fine_tune, multi_task
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
-from ssl_tasks.transfer.weighting import GradNorm, Uncertainty, Weighting, grad_norm, make, uncertainty
 
 WEIGHTINGS = ["equal", "uncertainty", "grad_norm"]
 ALL = [CLASSIFICATION, MULTI_LABEL, REGRESSION]

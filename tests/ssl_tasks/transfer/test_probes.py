@@ -4,8 +4,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from ssl_tasks.transfer import knn, linear_probe
 from ssl_tasks.transfer.base import Task
+from ssl_tasks.transfer.strategies import knn, linear_probe
 
 
 def hard_task(seed: int = 0, metric: str = "accuracy") -> Task:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ssl_tasks.transfer import best_encoder, concatenate, linear_probe, select_features, strategy, weighted_encoders
+from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.several import of_each, probe_each
+from ssl_tasks.transfer.strategies import best_encoder, concatenate, linear_probe, select_features, weighted_encoders
 from ssl_tasks.transfer.targets import MULTI_LABEL, REGRESSION
 
 CLASSES = 3

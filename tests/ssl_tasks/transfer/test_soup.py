@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import best_tuned, fine_tune, greedy_soup, soup, uniform_soup
 from ssl_tasks.transfer.base import Blueprint
+from ssl_tasks.transfer.networks import soup
 from ssl_tasks.transfer.options import Options
+from ssl_tasks.transfer.strategies import best_tuned, fine_tune, greedy_soup, uniform_soup
 
 FEW: dict[str, Any] = {"tune": {"steps": 30, "learning_rates": [1e-4, 1e-3, 3e-3]}}
 

@@ -8,9 +8,9 @@ import pytest
 import tests_digits as digits
 from sklearn.tree import DecisionTreeClassifier
 
-from ssl_tasks.transfer import surrogate
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.probed import fit_probe
+from ssl_tasks.transfer.strategies import surrogate
 
 
 def test_the_tree_is_scikit_learns_on_the_probes_answers() -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from ssl_tasks.backbones import build_backbone
-from ssl_tasks.transfer import STRATEGIES, kinds, majority, names_for, strategy
+from ssl_tasks.transfer import STRATEGIES, kinds, names_for, strategy
 from ssl_tasks.transfer.base import Context, FloatArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.options import Options
+from ssl_tasks.transfer.strategies import majority
 
 # mlp stops after its steps, converged or not; a fit of two rows has little to converge to
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 
 from ssl_tasks.errors import RequestError
-from ssl_tasks.transfer import fine_tune, from_scratch, gradual_unfreezing, last_layers, layer_decay, strategy
+from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.base import Blueprint
-from ssl_tasks.transfer.heads import with_head
-from ssl_tasks.transfer.layers import depths, num_layers
+from ssl_tasks.transfer.networks.heads import with_head
+from ssl_tasks.transfer.networks.layers import depths, num_layers
+from ssl_tasks.transfer.networks.training import Schedule, Start, Training, train, train_mode
+from ssl_tasks.transfer.networks.tuning import schedule_of
 from ssl_tasks.transfer.options import Options
-from ssl_tasks.transfer.training import Schedule, Start, Training, train, train_mode
-from ssl_tasks.transfer.tuning import schedule_of
+from ssl_tasks.transfer.strategies import fine_tune, from_scratch, gradual_unfreezing, last_layers, layer_decay
 
 FEW = {"scratch": {"steps": 40, "learning_rates": [3e-3]}, "tune": {"learning_rates": [1e-3]}}
 

@@ -12,10 +12,11 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.neighbors import KNeighborsRegressor
 
-from ssl_tasks.transfer import gradient_boosting, kinds, knn, linear_probe, multi_label, regression, retrieved, ridge
-from ssl_tasks.transfer import random_forest as forest
+from ssl_tasks.transfer import kinds, multi_label, regression, retrieved
 from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.bootstrap import group_weights
+from ssl_tasks.transfer.strategies import gradient_boosting, knn, linear_probe, ridge
+from ssl_tasks.transfer.strategies import random_forest as forest
 
 ROWS, WIDTH, CLASSES = 80, 7, 4
 

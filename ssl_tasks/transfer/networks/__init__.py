@@ -1,0 +1,1 @@
+"""How strategies train networks: the loop, heads, what is frozen, grown or added."""

@@ -1,0 +1,1 @@
+"""The ways to reuse an encoder, one file each."""
