@@ -241,7 +241,8 @@ def run(
     from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task, normalize)
+    whole = not config.domains.given
+    labelled = data.load(split, config.labels_per_class, config.task, normalize, whole=whole)
     if config.domains.given:
         domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
@@ -387,6 +388,6 @@ def _versions(config: TransferConfig) -> dict[str, int]:
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 
-STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)
+STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=3, parts=_versions)
 OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
 """In the DAG of an existing encoder."""
