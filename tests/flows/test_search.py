@@ -141,6 +141,7 @@ def command(tmp_path: Path, *words: str) -> list[str]:
     return [sys.executable, "-m", "flows.cli", "search", "digits", *options, *sets, *words]
 
 
+@pytest.mark.timeout(900)  # several runs, a process each
 def test_a_search_from_the_command_line_and_once_more(tmp_path: Path) -> None:
     file = tmp_path / "some.yaml"
     file.write_text(
