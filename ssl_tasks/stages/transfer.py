@@ -280,10 +280,12 @@ def run(
             targets = domains.shifts(labelled, config.domains)
             found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, runner, features)
             labelled, fits, failures = found.data, found.fits, found.failures
+            num_fits = sum(len(of_target) for _, of_target in found.of_targets)
             out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
             measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
         else:
             fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner, features)
+            num_fits = len(fits)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric, config.task)
@@ -312,7 +314,7 @@ def run(
             "fit_seconds": results.fit_seconds(fits),
             "capped": results.capped(fits),
             "failed": len(failures),
-            "warnings": results.warnings(fits, failures),
+            "warnings": results.warnings(num_fits, failures),
             **measured,
         },
     )
@@ -387,6 +389,6 @@ def _versions(config: TransferConfig) -> dict[str, int]:
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 
-STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=2, parts=_versions)
+STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=3, parts=_versions)
 OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
 """In the DAG of an existing encoder."""
