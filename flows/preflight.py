@@ -17,7 +17,15 @@ from ssl_tasks.schema import DOMAIN, LABEL, ROWS_FILE, SPLIT, SPLITS_FILE, STATS
 from ssl_tasks.stages.pretrain import check_rows
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.transfer import data, dense_targets, domains
-from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE, LOCALIZATION, MULTI_LABEL, REGRESSION, SEGMENTATION
+from ssl_tasks.transfer.targets import (
+    CLASSIFICATION,
+    DENSE,
+    LOCALIZATION,
+    MULTI_LABEL,
+    REGRESSION,
+    SEGMENTATION,
+    WITHOUT,
+)
 
 if TYPE_CHECKING:
     from flows.plan import Planned
@@ -25,7 +33,6 @@ if TYPE_CHECKING:
 
 ASSUMED_COLUMNS = 1_000
 """Of tables that nobody has read yet: so many that only what no table allows is refused."""
-WITHOUT = "or set transfer.strategies=[] to pretrain and embed only"
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
@@ -60,8 +67,7 @@ def require_labels(recipe: Recipe, ingested: Artifact) -> None:
                 )
         raise RequestError(
             f"transfer.strategies: {', '.join(strategies)} need labels, and the data at ingest.path has no labels. "
-            "Put images into one folder per class or name a label column, or set transfer.strategies=[] to pretrain "
-            "and embed only"
+            f"Put images into one folder per class or name a label column, {WITHOUT}"
         )
 
 
@@ -86,15 +92,14 @@ def require_test_labels(recipe: Recipe, split: Artifact) -> None:
     if strategies and counted and split.measured.get("labelled", {}).get(TEST) == 0:
         raise RequestError(
             f"transfer.strategies: {', '.join(strategies)} need test rows with labels, and there are none; raise the "
-            "test share of split.fractions, or where the data names the splits set split.use_given=false, or set "
-            "transfer.strategies=[] to pretrain and embed only"
+            f"test share of split.fractions, or where the data names the splits set split.use_given=false, {WITHOUT}"
         )
 
 
 def require_usable_labels(recipe: Recipe, split: Artifact) -> None:
-    """Refuse labels or label budgets that transfer would refuse at the end."""
+    """Refuse labels or label budgets that transfer would refuse at the end; see `require_domain_rows` for domains."""
     transfer = getattr(recipe, "transfer", None)
-    if getattr(transfer, "strategies", []):
+    if getattr(transfer, "strategies", []) and not _domains(recipe):
         data.check(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
 
 
@@ -110,7 +115,8 @@ def require_targets(recipe: Recipe, split: Artifact) -> None:
 
     transfer = getattr(recipe, "transfer", None)
     if any_joint(getattr(transfer, "strategies", ())):
-        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe))
+        whole = _domains(recipe) is None
+        labelled = data.load(split, getattr(transfer, "labels_per_class", ()), _task(recipe), whole=whole)
         joint.check(joint.load(split, labelled), labelled)
 
 
@@ -210,16 +216,18 @@ def require_fitting_strategies(recipe: Recipe, normalized: Artifact | None = Non
 
 
 def _check_strategies(recipe: Recipe, network: Mapping[str, Any], like: Mapping[str, Any]) -> None:
-    """Args: network: what `build_backbone` is told of the encoder; like: what it is told of its inputs."""
+    """Args: network: what `build_backbone` is told of the encoder; like: what it is told of its inputs but views."""
     from ssl_tasks.backbones import build_backbone
     from ssl_tasks.transfer import checks, further
     from ssl_tasks.transfer.base import Blueprint
     from ssl_tasks.transfer.networks.students import build_student
 
     transfer: Any = getattr(recipe, "transfer", None)
-    backbone = build_backbone(**network, **like)
-    student = build_student(transfer, **like) if transfer.distill.student else None
-    others = {one.name: one.build() for one in further.read(transfer.encoders, recipe.store)}
+    size = getattr(getattr(recipe, "augment", None), "size", None)
+    sides = {"augment.size": size} if size else {}
+    backbone = build_backbone(**network, **like, view_sides=sides)
+    student = build_student(transfer, **like, view_sides=sides) if transfer.distill.student else None
+    others = {one.name: one.build(sides) for one in further.read(transfer.encoders, recipe.store)}
     checks.check(transfer.strategies, Blueprint(backbone, transfer, student, others))
 
 

@@ -192,11 +192,16 @@ def with_fingerprints(recipe: Recipe) -> Recipe:
     """The recipe with the encoders of runs that `transfer.encoders` names by their fingerprints, which are hashed.
 
     Raises:
-        RequestError: there is no such run, or it has no encoder.
+        RequestError: there is no such run, or it has no encoder, or two names stand for one encoder.
     """
     transfer = getattr(recipe, "transfer", None)
     given: tuple[str, ...] = getattr(transfer, "encoders", ())
     found = tuple(_fingerprint(reference, recipe.store) for reference in given)
+    meant: dict[str, str] = {}
+    for name, reference in zip(given, found, strict=True):
+        other = meant.setdefault(reference.rstrip("/").rpartition("/objects/")[2], name)
+        if other != name:
+            raise RequestError(f"transfer.encoders: {other} and {name} are the same encoder; name each once")
     if transfer is None or found == given:
         return recipe
     return recipe.model_copy(update={"transfer": transfer.model_copy(update={"encoders": found})})
@@ -298,3 +303,18 @@ def _absolute(value: Any) -> Any:
     if not isinstance(value, str) or not value or "://" in value or value.startswith("builtin:"):
         return value
     return str(Path(value).expanduser().absolute())
+
+
+def require_pretraining(recipe: Recipe, command: str) -> Any:
+    """The section `pretrain`, for what needs one.
+
+    Raises:
+        RequestError: the recipe adopts an encoder and pretrains none.
+    """
+    section = getattr(recipe, "pretrain", None)
+    if section is None:
+        raise RequestError(
+            f"{command}: the recipe adopts an encoder that is there already ({ADOPT}), and {command} pretrains; leave "
+            f"the section {ADOPT} out, or use `pretextflow run`"
+        )
+    return section

@@ -6,6 +6,7 @@ features = encoder(torch.from_numpy(shards.take(positions)))    # (B, num_featur
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,12 +109,16 @@ def check_stats(encoder: Encoder, stats: Stats) -> None:
     Raises:
         RequestError: names the keys of the statistics that differ.
     """
-    differing = sorted(key for key in {*encoder.stats, *stats} if encoder.stats.get(key) != stats.get(key))
-    if differing:
+    if differing := differing_keys(encoder.stats, stats):
         raise RequestError(
             f"the data was normalized otherwise than what the encoder was trained on ({', '.join(differing)} differ); "
             "normalize it with the encoder's own statistics"
         )
+
+
+def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Of the statistics of two normalizations."""
+    return sorted(key for key in {*one, *other} if one.get(key) != other.get(key))
 
 
 @torch.no_grad()

@@ -54,9 +54,10 @@ def section(measured: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _cell(line: Line) -> tuple[str, float]:
+def _cell(line: Line) -> tuple[str, int, float]:
     """Strategy and budget; of labels a class the fraction is each target's own."""
-    return line["strategy"], line["labels_per_class"] or line["label_fraction"]
+    per_class = line["labels_per_class"]
+    return line["strategy"], per_class, 0.0 if per_class else line["label_fraction"]
 
 
 def _title(name: str) -> str:

@@ -241,7 +241,8 @@ def run(
     from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
     from ssl_tasks.transfer.context import make_context
 
-    labelled = data.load(split, () if config.domains.given else config.labels_per_class, config.task, normalize)
+    whole = not config.domains.given
+    labelled = data.load(split, config.labels_per_class, config.task, normalize, whole=whole)
     if config.domains.given:
         domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")

@@ -79,7 +79,7 @@ def make_context(
 
     def built(one: Further) -> nn.Module:
         with building:
-            return one.build()
+            return one.build(sides)
 
     def student(seed: int) -> nn.Module:
         with building:

@@ -69,12 +69,16 @@ def load(
     labels_per_class: Sequence[int] = (),
     task: str = CLASSIFICATION,
     normalized: Artifact | None = None,
+    *,
+    whole: bool = True,
 ) -> Labelled:
     """Read the targets of a split artifact: its labels, or for `multi_label` and `regression` those of its ingest.
 
     Args:
         task: one of `targets.TASKS`.
         normalized: what holds the masks or boxes, for the tasks of such.
+        whole: whether fits see the classes of all rows, and these are checked; of domains `domains.check` sees to what
+            each fit has.
 
     Raises:
         RequestError: as `check_labels`, and the checks of `targets` and `dense_targets`.
@@ -94,7 +98,8 @@ def load(
         classes, several = targets.indicators(given)
         known = pc.is_valid(given).to_numpy(zero_copy_only=False)
         return _labelled(targets.one_stratum(splits, known), classes, several, known, task)
-    check_labels(splits, labels_per_class)
+    if whole:
+        check_labels(splits, labels_per_class)
     classes, labels = _class_numbers(splits)
     return _labelled(splits, classes, labels, labels >= 0, task)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ssl_tasks.adoption.reference import ROLE
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.norms import sample, settle
@@ -38,12 +39,16 @@ class Further:
         """Its method and the start of its fingerprint."""
         return f"{self.info.method} {self.artifact.fingerprint[:8]}"
 
-    def build(self) -> nn.Module:
-        """Its architecture, with weights that nobody trained."""
+    def build(self, view_sides: Mapping[str, int]) -> nn.Module:
+        """Its architecture, with weights that nobody trained.
+
+        Args:
+            view_sides: as in `build_backbone`; views are drawn for it as for the run's own encoder.
+        """
         from ssl_tasks.backbones import build_backbone
 
         info = self.info
-        like: dict[str, Any] = {"modality": info.modality, "input_shape": info.input_shape}
+        like: dict[str, Any] = {"modality": info.modality, "input_shape": info.input_shape, "view_sides": view_sides}
         return build_backbone(info.backbone, stem=info.stem, pool=info.pool, seed=info.seed, **like)
 
 
@@ -70,13 +75,20 @@ def check(found: Sequence[Further], stats: Mapping[str, Any], own: Collection[st
         own: fingerprints by which the run's own encoder is known.
 
     Raises:
-        RequestError: one is the run's own, or was trained on data that was normalized otherwise.
+        RequestError: one is the run's own or that of another reference, where an encoder that was adopted is the one
+            it was adopted from, or it was trained on data that was normalized otherwise.
     """
+    from ssl_tasks.encoder import differing_keys
+
+    names: dict[str, str] = {}
     for one in found:
-        if one.artifact.fingerprint in own:
+        origin = one.artifact.manifest.parents.get(ROLE, one.artifact.fingerprint)
+        if origin in names:
+            raise RequestError(f"{KEY}: {names[origin]} and {one.name} are the same encoder; name each once")
+        names[origin] = one.name
+        if not {origin, one.artifact.fingerprint}.isdisjoint(own):
             raise RequestError(f"{KEY}: {one.name} is the run's own encoder, which takes part anyway; leave it out")
-        differing = sorted(key for key in {*one.info.stats, *stats} if one.info.stats.get(key) != stats.get(key))
-        if differing:
+        if differing := differing_keys(one.info.stats, stats):
             raise RequestError(
                 f"{KEY}: {one.name} was trained on data that was normalized otherwise ({', '.join(differing)} differ); "
                 "pretrain it on this recipe's data stages, as pretextflow compare does, or leave it out"

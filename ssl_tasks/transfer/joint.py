@@ -1,7 +1,7 @@
 """Every kind of target that rows have, for strategies that learn them at once.
 
 everything = load(split, data)          # {"classification": (N,), "regression": (N,)}
-table = table_of(everything, task)
+targets = of_rows(everything, task)
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def load(split: Artifact, data: Labelled) -> dict[str, NDArray[Any]]:
         codes = pc.dictionary_encode(splits[LABEL].combine_chunks()).indices.fill_null(-1)
         found.setdefault(CLASSIFICATION, codes.to_numpy().astype(np.int64))
     if has_lists and MULTI_LABEL not in found:
-        found[MULTI_LABEL] = indicators(lists)[1]
+        classes, table = indicators(lists)
+        if classes:
+            found[MULTI_LABEL] = table
     if has_numbers:
         found.setdefault(REGRESSION, numbers.to_numpy(zero_copy_only=False).astype(np.float64))
     return found

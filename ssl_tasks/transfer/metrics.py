@@ -1,10 +1,9 @@
 """Classification metrics under row weights: the same lines give the value and its bootstrap replicates.
 
-    score(labels, scores)["balanced_accuracy"]
     weighted(labels, predicted, likelihood, confidence, weights_TB, num_classes)["accuracy"]
 
-The first gives a number, the second one for each of B columns of weights. `ranked` has those that sort all rows for
-every class, which is too much for thousands of replicates: they carry no interval.
+gives a number for each of B columns of weights. `ranked` has those that sort all rows for every class, which is too
+much for thousands of replicates: they carry no interval.
 """
 
 from __future__ import annotations
@@ -56,17 +55,17 @@ def weighted(
     bins = np.searchsorted(np.arange(1, BINS) / BINS, confidence, side="left")
     return {
         "accuracy": hit @ weights_TB / total,
-        "balanced_accuracy": _mean_of_ratios(hits_KB, true_KB),
-        "macro_f1": _mean_of_ratios(2 * hits_KB, both_KB),
+        "balanced_accuracy": mean_of_ratios(hits_KB, true_KB),
+        "macro_f1": mean_of_ratios(2 * hits_KB, both_KB),
         "log_loss": -np.log(np.clip(likelihood, np.finfo(np.float64).eps, 1.0)) @ weights_TB / total,
         "calibration_error": np.abs(sums(bins, confidence - hit, BINS)).sum(axis=0) / total,
     }
 
 
-def _mean_of_ratios(part_KB: Float, whole_KB: Float) -> Float:
-    """Mean over the classes whose denominator is not zero."""
+def mean_of_ratios(part_KB: Float, whole_KB: Float) -> Float:
+    """(B,) mean over the classes whose denominator is not zero; 0 where there is none."""
     ratio = np.divide(part_KB, whole_KB, out=np.zeros_like(part_KB), where=whole_KB > 0)
-    mean: Float = ratio.sum(axis=0) / (whole_KB > 0).sum(axis=0)
+    mean: Float = ratio.sum(axis=0) / np.maximum((whole_KB > 0).sum(axis=0), 1)
     return mean
 
 
@@ -79,13 +78,6 @@ def answers(labels: Int, scores: Float) -> tuple[Int, Float, Float]:
     """
     index, predicted = np.arange(len(labels)), scores.argmax(axis=1)
     return predicted, scores[index, labels], scores[index, predicted]
-
-
-def score(labels: Int, scores: Float) -> dict[str, float]:
-    """Every one of `METRICS` of class probabilities (T, K) against true classes (T,); T must not be 0."""
-    assert len(labels), "no rows to score"
-    values = weighted(labels, *answers(labels, scores), np.ones((len(labels), 1)), scores.shape[1])
-    return {name: float(value[0]) for name, value in values.items()}
 
 
 def ranked(labels: Int, scores: Float) -> dict[str, float]:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ssl_tasks.transfer.metrics import mean_of_ratios
+
 Float = NDArray[np.float64]
 Mask = NDArray[np.uint8]
 
@@ -58,9 +60,9 @@ def weighted(
     """
     right, true, said = (part.T @ weights_TB for part in np.split(counted, 3, axis=1))
     return {
-        "mean_iou": _mean_of_ratios(right, true + said - right),
+        "mean_iou": mean_of_ratios(right, true + said - right),
         "pixel_accuracy": right.sum(axis=0) / np.maximum(true.sum(axis=0), 1.0),
-        "mean_class_accuracy": _mean_of_ratios(right, true),
+        "mean_class_accuracy": mean_of_ratios(right, true),
     }
 
 
@@ -69,10 +71,3 @@ def per_class(truth: Any, counted: Float) -> dict[str, float]:
     right, true, said = np.split(counted.sum(axis=0), 3)
     union = true + said - right
     return {f"iou_{k}": float(right[k] / union[k]) for k in np.flatnonzero(union)}
-
-
-def _mean_of_ratios(part_KB: Float, whole_KB: Float) -> Float:
-    """Over the classes whose denominator is not zero; 0 where there is none."""
-    ratio = np.divide(part_KB, whole_KB, out=np.zeros_like(part_KB), where=whole_KB > 0)
-    mean: Float = ratio.sum(axis=0) / np.maximum((whole_KB > 0).sum(axis=0), 1)
-    return mean

@@ -28,7 +28,7 @@ DENSE = frozenset({SEGMENTATION, LOCALIZATION})
 NAMED = 5
 """Classes that a message names."""
 FEW = 2
-WITHOUT = "or set transfer.strategies=[] to pretrain without it"
+WITHOUT = "or set transfer.strategies=[] to pretrain and embed only"
 TEST_HINT = f"raise the test share of split.fractions, {WITHOUT}"
 
 
@@ -151,9 +151,10 @@ def _label_numbers(labels: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _is_number(text: str) -> bool:
+    """Whether Arrow takes it for one, which is stricter than Python's float."""
     try:
-        float(text)
-    except ValueError:
+        pa.scalar(text).cast(pa.float64())
+    except pa.ArrowInvalid:
         return False
     return True
 

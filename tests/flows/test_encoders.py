@@ -5,16 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from tests_adopted import picture, pretrained
 from tests_planted import commit
 
 from flows.plan import make_plan
-from flows.preflight import CHECKS, check_request
+from flows.preflight import CHECKS, check_request, require_strategies_of_encoder
 from flows.recipe import Recipe, load_recipe
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.encoder import EncoderInfo
 from ssl_tasks.errors import RequestError
+from ssl_tasks.randomness import row_keys
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord, StageRecord, save_run
+from ssl_tasks.transfer.context import make_context
+from ssl_tasks.transfer.further import Further
+from ssl_tasks.transfer.options import Options
 
 FINGERPRINT = "ab" * 32
 RUN = "20261128-101112-digits-12ef"
@@ -58,6 +66,13 @@ def test_a_run_stands_for_its_encoder(store: Store, reference: str, status: str)
     assert fingerprints[0] == fingerprints[1]
 
 
+def test_two_names_of_one_encoder_are_refused(store: Store, tmp_path: Path) -> None:
+    add_run(store, "ran")
+    for other in (FINGERPRINT, RUN[:-3], f"{tmp_path}/elsewhere/objects/{FINGERPRINT}"):
+        with pytest.raises(RequestError, match=rf"transfer\.encoders: {RUN} and .* are the same encoder; name each"):
+            recipe(store, RUN, other)
+
+
 def test_fingerprints_and_uris_stay(store: Store, tmp_path: Path) -> None:
     uri = f"{tmp_path}/elsewhere/objects/{FINGERPRINT}"
     assert recipe(store, uri).to_dict()["transfer"]["encoders"] == [uri]
@@ -85,6 +100,38 @@ def test_missing_artifacts_and_other_architectures_are_refused_before_anything_r
         RequestError, match=r"transfer\.encoders: mae \w{8} is no network of the run's own architecture"
     ):
         check(recipe(store, vit, strategy="uniform_soup"), store)
+
+
+def test_views_of_another_size_than_an_adopted_encoder_takes_are_refused(store: Store) -> None:
+    info = INFO | {"backbone": "rbm:16", "input_shape": [1, 8, 8]}
+    adopted: Artifact = commit(store, "adopt", lambda out: out.json("encoder.json", info), 9)
+
+    def ask(size: int | None) -> None:
+        made = load_recipe("digits", ["transfer.strategies=[greedy_soup]", f"augment.size={size or 'null'}"])
+        require_strategies_of_encoder(made, adopted)
+
+    ask(None)
+    ask(8)
+    with pytest.raises(RequestError, match=r"augment\.size: rbm:16 takes images of 8 x 8 px"):
+        ask(6)
+
+
+def test_a_further_encoder_takes_views_of_another_size(store: Store, chain: Any, tmp_path: Path) -> None:
+    for seed in range(24):
+        folder = tmp_path / "photos" / ("bright" if seed % 2 else "dark")
+        folder.mkdir(parents=True, exist_ok=True)
+        picture(seed, 16).save(folder / f"{seed:02d}.png")
+    sections = {"ingest": {"path": str(tmp_path / "photos")}, "clean": {"min_side": 4}}
+    data = chain(store, {**sections, "normalize": {"size": 16}, "augment": {"size": 8}})
+    own = pretrained(data, "test_vit")
+    others = [Further(own, EncoderInfo.model_validate(own.json("encoder.json")))]
+    cpu = torch.device("cpu")
+    context = make_context(Options(), data["normalize"], own, np.arange(4), [], cpu, None, others)
+    rows = np.arange(4)
+    views = context.to_input(context.augment(context.payload(rows), row_keys(0, 0, torch.from_numpy(rows))))
+    assert views.shape == (4, 3, 8, 8)
+    network = next(iter(context.further.values()))["simclr"]()
+    assert network(views).shape == (4, own.json("encoder.json")["num_features"])
 
 
 def test_another_normalization_is_refused_once_the_data_is_normalized(store: Store) -> None:

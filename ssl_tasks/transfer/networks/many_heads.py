@@ -13,6 +13,9 @@ from ssl_tasks.transfer.networks.heads import linear, width_of
 from ssl_tasks.transfer.networks.weighting import Weighting
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL
 
+SHORTCUT = "downsample"
+"""What timm calls the branch around a block, which it registers after the block."""
+
 
 class ManyHeads(nn.Module):
     """Input to the outputs of the first target's head; `all_outputs` gives those of all."""
@@ -24,8 +27,12 @@ class ManyHeads(nn.Module):
         self.weighting = weighting
         self.names = [target.name for target in targets]
         self.widths = [target.values.shape[1] for target in targets]
-        *_, self.last_shared = (name for name, weights in backbone.named_parameters() if weights.ndim > 1)
-        """Name of the last weights that all targets share."""
+        *_, self.last_shared = (
+            name
+            for name, weights in backbone.named_parameters()
+            if weights.ndim > 1 and SHORTCUT not in name.split(".")
+        )
+        """Name of the last weights that all targets share, of a residual network those of its main branch."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, K) of what is predicted."""

@@ -4,7 +4,8 @@ Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models i
 inference time" (arXiv 2203.05482, section 2): ingredients are the encoder under every learning rate of section `tune`,
 `soup.orders` times each, and likewise each further encoder of the same architecture. These began elsewhere, and what
 lies between such networks need not work: the greedy soup leaves out what val says does not. Batch norms take their
-statistics from train rows anew after averaging (Izmailov et al., arXiv 1803.05407, section 3.2).
+statistics from train rows anew after averaging (Izmailov et al., arXiv 1803.05407, section 3.2), under
+`transfer.domains` from those of the sources.
 """
 
 from __future__ import annotations
@@ -110,7 +111,8 @@ class Kettle:
         network, context = self.taster.network, self.taster.context
         network.load_state_dict(average(chosen))
         if len(chosen) > 1:
-            settle(network, lambda rows: context.to_input(context.payload(rows)), sample(context.train), NORM_BATCH)
+            train = context.domains.source if context.domains else context.train
+            settle(network, lambda rows: context.to_input(context.payload(rows)), sample(train), NORM_BATCH)
         return self.taster.scores(positions)
 
 
@@ -119,7 +121,9 @@ def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def greedy(values: Sequence[tuple[float, float]], taste: Callable[[list[int]], tuple[float, float]]) -> list[int]:
-    """Recipe 1 of the paper: from the best on val down, keep what does not make the soup worse on val.
+    """Recipe 1 of the paper: from the best on val down, keep what does not make the metric of the soup worse on val.
+
+    What decides between equal metrics is for the order alone.
 
     Args:
         values: of each ingredient alone.
@@ -129,7 +133,7 @@ def greedy(values: Sequence[tuple[float, float]], taste: Callable[[list[int]], t
     kept, best = order[:1], values[order[0]]
     for place in order[1:]:
         value = taste([*kept, place])
-        if value >= best:
+        if value[0] >= best[0]:
             kept, best = [*kept, place], value
     return kept
 

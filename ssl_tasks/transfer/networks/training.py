@@ -62,7 +62,8 @@ class Start:
     rows: tuple[IntArray, NDArray[Any]] | None = None
     """Positions, and what `loss` takes for their labels (-1: none), where they are not the task's."""
     target: IntArray | None = None
-    """Positions of which a batch has as many rows again, after the others and with the label -1."""
+    """Positions of which a batch has as many rows again, after the others and with the label -1. Where there are fewer,
+    some stand in it more than once."""
 
 
 Merit = Callable[["Training"], tuple[float, ...]]
@@ -146,23 +147,31 @@ class Training:
         """Positions and labels of a step's rows."""
         import torch
 
-        chosen = self._indices(self.positions, step)
+        chosen = self._indices(self.positions, step, min(self.schedule.batch_size, len(self.positions)))
         positions, labels = self.positions[chosen], self.labels[chosen]
         if self.start.target is None:
             return positions, labels
         target = torch.from_numpy(self.start.target)
-        other = target[self._indices(target, step)]
+        other = target[self._indices(target, step, len(positions))]
         return torch.cat([positions, other]), torch.cat([labels, torch.full_like(other, -1)])
 
-    def _indices(self, positions: Tensor, step: int) -> Tensor:
-        """Of a step's rows: a new order every epoch, without the short batch at its end."""
-        from ssl_tasks.randomness import bits, row_keys
+    def _indices(self, positions: Tensor, step: int, size: int) -> Tensor:
+        """Of a step's `size` rows: a new order every epoch, without the short batch at its end; several where one is
+        shorter than a batch."""
+        import torch
 
         rows = len(positions)
-        size = min(self.schedule.batch_size, rows)
+        if size > rows:
+            epochs = -(-size // rows)
+            orders = [self._order(positions, step * epochs + epoch) for epoch in range(epochs)]
+            return torch.cat(orders)[:size]
         epoch, place = divmod(step, rows // size)
-        order = bits(row_keys(self.task.seed, epoch, positions), "scratch order", 1)[:, 0].argsort(stable=True)
-        return order[place * size : (place + 1) * size]
+        return self._order(positions, epoch)[place * size : (place + 1) * size]
+
+    def _order(self, positions: Tensor, epoch: int) -> Tensor:
+        from ssl_tasks.randomness import bits, row_keys
+
+        return bits(row_keys(self.task.seed, epoch, positions), "scratch order", 1)[:, 0].argsort(stable=True)
 
     def scores(self, positions: IntArray) -> FloatArray:
         """(N, K) class probabilities, or (N, 1) numbers, of unaugmented rows."""

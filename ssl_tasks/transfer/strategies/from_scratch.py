@@ -22,7 +22,6 @@ def fit(task: Task) -> Prediction:
     return predict(task, train(task, schedule, lambda: Start(with_head(context.build(task.seed), task.num_classes))))
 
 
-TASKS = ALL_FITTED | DENSE
 STRATEGY = Strategy(
     "from_scratch", "training from scratch", fit, needs="payload", tasks=ALL_FITTED | DENSE, seeded=True
 )

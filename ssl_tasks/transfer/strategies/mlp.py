@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_tasks.transfer.base import ALL_FITTED, FloatArray, Prediction, Strategy, Task
 from ssl_tasks.transfer.classical import Fitted, choose, from_numbers, from_probabilities
+from ssl_tasks.transfer.one_vs_rest import train_each
 from ssl_tasks.transfer.outputs import Outputs
 from ssl_tasks.transfer.strategies.linear_probe import standardize
 from ssl_tasks.transfer.strategies.random_forest import SEEDS
-from ssl_tasks.transfer.targets import CLASSIFICATION, REGRESSION
+from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 HIDDEN = 128
 BATCH = 256
@@ -32,16 +34,28 @@ def fit(task: Task) -> Prediction:
 
     perceptron, meaning = MLPRegressor if task.task == REGRESSION else MLPClassifier, Outputs.of(task)
     targets = meaning.targets(task.labels) if task.task == REGRESSION else task.labels
-    targets = targets.ravel() if task.num_classes == 1 else targets  # it takes no table of one column
+    targets = targets.ravel() if task.task == REGRESSION else targets  # it takes no table of one column
     rows, batch = task.train.astype(np.float32), min(BATCH, len(task.labels))
     epochs = num_epochs(len(rows))
 
     def train(decay: float) -> Fitted:
-        model = perceptron(
-            hidden_layer_sizes=(HIDDEN,), alpha=decay, batch_size=batch, max_iter=epochs, random_state=task.seed % SEEDS
-        ).fit(rows, targets)
-        wide = _fitted(model, task, meaning).scores
-        return Fitted(lambda rows: wide(_single(rows)), {"converged": float(model.n_iter_ < epochs)})
+        models: list[Any] = []
+
+        def trained(targets: NDArray[Any]) -> Any:
+            model = perceptron(
+                hidden_layer_sizes=(HIDDEN,),
+                alpha=decay,
+                batch_size=batch,
+                max_iter=epochs,
+                random_state=task.seed % SEEDS,
+            ).fit(rows, targets)
+            models.append(model)
+            return model
+
+        one_class = task.task == MULTI_LABEL and task.num_classes == 1  # which all rows may have, or none
+        wide = train_each(task.labels, trained).scores if one_class else _fitted(trained(targets), task, meaning).scores
+        converged = all(model.n_iter_ < epochs for model in models)
+        return Fitted(lambda rows: wide(_single(rows)), {"converged": float(converged)})
 
     decay, fitted = choose(task, DECAYS, DEFAULT, train)
     return Prediction(fitted.scores(task.test), {"alpha": decay, **fitted.facts})
@@ -52,8 +66,6 @@ def _fitted(model: Any, task: Task, meaning: Outputs) -> Fitted:
         return from_numbers(model, meaning.deviation, meaning.mean)
     if task.task == CLASSIFICATION:
         return from_probabilities(model, task.num_classes)
-    if task.num_classes == 1:
-        return Fitted(lambda rows: from_probabilities(model, 2).scores(rows)[:, 1:])
     return Fitted(lambda rows: model.predict_proba(rows).astype(np.float64))
 
 

@@ -41,6 +41,13 @@ def test_every_domain_left_out_is_named() -> None:
     assert sentence.startswith("Each of a, b and c was left out once")
 
 
+def test_one_label_a_class_and_all_labels_are_told_apart() -> None:
+    few = {"labels_per_class": 1, "label_fraction": 0.1}
+    lines = [summary_line("coral", 0.1, 0.3), summary_line("coral", -0.3, -0.1) | few]
+    rows = section({"summary": lines, "domains": [domain_line("b", "coral"), domain_line("b", "coral", **few)]})
+    assert [row["adapting"] for row in rows] == ["better", "worse"]
+
+
 def test_the_table_shows_gaps_before_and_after() -> None:
     coral, knn, combined, majority = section(measured())
     assert (coral["mmd"], coral["a_distance"]) == ("0.200 to 0.010", "1.90 to 0.00")

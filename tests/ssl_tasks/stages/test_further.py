@@ -13,8 +13,12 @@ import torch
 from tests_encoders import Made, encoder, informative, line, split, transfer
 from tests_planted import WIDTH
 
+from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
+from ssl_tasks.materialize import materialize
 from ssl_tasks.report.advice import advice
+from ssl_tasks.stages.adopt import STAGE as ADOPT
+from ssl_tasks.stages.adopt import AdoptConfig, source
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
 from ssl_tasks.store.collect import collect
@@ -130,6 +134,20 @@ def test_an_encoder_that_does_not_go_with_the_run_is_refused_by_name(
 ) -> None:
     with pytest.raises(RequestError, match=rf"transfer\.encoders: {message}"):
         transfer(made, [encoder(made, columns, 1, **changes)], strategies=strategies)
+
+
+def test_an_encoder_that_was_adopted_is_the_one_it_was_adopted_from(made: Made) -> None:
+    def adopted(one: Artifact) -> Artifact:
+        config = AdoptConfig(encoder=one.fingerprint)
+        return materialize(
+            one.store, ADOPT, config, {}, fingerprint=ADOPT.fingerprint(config, {}, source(config))
+        ).artifact
+
+    other = encoder(made, slice(3, 6), 2, "vicreg")
+    with pytest.raises(RequestError, match=r"transfer\.encoders: vicreg \w{8} and vicreg \w{8} are the same encoder"):
+        transfer(made, [other, adopted(other)], strategies=["concatenate"])
+    with pytest.raises(RequestError, match=r"transfer\.encoders: scarf \w{8} is the run's own encoder"):
+        transfer(made, [adopted(made["pretrain"])], strategies=["concatenate"])
 
 
 def test_other_widths_can_be_concatenated(made: Made) -> None:

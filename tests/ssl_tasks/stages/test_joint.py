@@ -75,6 +75,14 @@ def test_all_kinds_that_rows_have_are_loaded(made: Made) -> None:
     assert np.isnan(found["regression"][-1])
 
 
+def test_empty_lists_of_classes_are_no_target(made: Made) -> None:
+    changed = with_targets(made, "empty", number=numbers(), labels=[[] for _ in range(ROWS)])
+    data = load(changed["split"])
+    found = joint.load(changed["split"], data)
+    assert list(found) == ["classification", "regression"]
+    joint.check(found, data)
+
+
 def test_rows_with_classes_alone_are_refused_by_key(made: Made) -> None:
     with pytest.raises(RequestError, match=r"transfer\.strategies: multi_task .* have a class only; name others with"):
         transfer(made, [], **SETTINGS)

@@ -17,6 +17,7 @@ from ssl_tasks.transfer import STRATEGIES, strategy
 from ssl_tasks.transfer.base import Blueprint, Context, Domains, Task
 from ssl_tasks.transfer.networks.adaptation import Classifier, both_layers
 from ssl_tasks.transfer.networks.critic import domain_loss, make_critic, reverse
+from ssl_tasks.transfer.networks.training import Schedule, Start, Training
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.strategies.coral import alignment
 from ssl_tasks.transfer.strategies.dann import ramp
@@ -208,6 +209,26 @@ def test_equal_tasks_give_equal_bits() -> None:
         first, second = (strategy(name).fit(task(values, labels)) for _ in range(2))
         assert np.array_equal(first.scores, second.scores)
         assert first.chosen == second.chosen
+
+
+@pytest.mark.parametrize(("sources", "targets", "each"), [(120, 120, 32), (10, 120, 10), (120, 10, 32), (40, 33, 32)])
+def test_a_batch_has_as_many_target_rows_as_source_rows(sources: int, targets: int, each: int) -> None:
+    values, labels = shifted(MOVED)
+    given = task(values, labels)
+    few = dataclasses.replace(given, train=SOURCE[:sources], labels=labels[SOURCE[:sources]])
+    schedule = Schedule(10, 32, [1e-3], 0.0)
+    training = Training(few, schedule, Start(norms(0), target=TARGET[:targets]), 1e-3)
+    seen = []
+    for step in range(5):
+        positions, known = training._batch(step)
+        assert len(positions) == 2 * each
+        assert set(positions[:each].tolist()) <= set(SOURCE[:sources])
+        assert known[:each].tolist() == labels[positions[:each]].tolist()
+        assert set(positions[each:].tolist()) <= set(TARGET[:targets])
+        assert (known[each:] == -1).all()
+        assert len(set(positions[each:].tolist())) == min(each, targets)
+        seen.append(tuple(positions[each:].tolist()))
+    assert len(set(seen)) == 5
 
 
 def test_adabn_refuses_a_network_without_batch_norm() -> None:

@@ -120,6 +120,26 @@ def test_a_perceptron_is_scikit_learns() -> None:
     assert np.array_equal(found.scores, chosen.predict_proba(task.test.astype(np.float32)))
 
 
+@pytest.mark.parametrize(("count", "share"), [(60, 61 / 62), (0, 1 / 62)])
+def test_a_perceptron_of_one_class_that_all_rows_have_or_none_gives_its_share(count: int, share: float) -> None:
+    few = dataclasses.replace(hard_task(), task="multi_label", metric="macro_f1", num_classes=1)
+    one = dataclasses.replace(few, labels=(np.arange(60) < count)[:, None] * 1, val_labels=few.val_labels[:, None] % 2)
+    found = mlp.fit(one)
+    assert found.scores == pytest.approx(np.full((100, 1), share))
+    assert found.chosen["converged"] == 1.0
+
+
+def test_a_perceptron_of_one_class_is_scikit_learns() -> None:
+    given = hard_task(2)
+    one = dataclasses.replace(
+        given, task="multi_label", metric="macro_f1", num_classes=1,
+        labels=given.labels[:, None] % 2, val=given.val[:0], val_labels=given.val_labels[:0, None],
+    )  # fmt: skip
+    network = MLPClassifier((128,), alpha=mlp.DEFAULT, batch_size=60, max_iter=200, random_state=2)
+    network.fit(given.train.astype(np.float32), given.labels % 2)
+    assert np.array_equal(mlp.fit(one).scores, network.predict_proba(given.test.astype(np.float32))[:, 1:])
+
+
 @pytest.mark.parametrize("module", [ridge, linear_svm, rbf_svm, random_forest, gradient_boosting, mlp])
 def test_choices_differ_between_tasks(module) -> None:
     def chosen(seed: int) -> dict[str, float]:

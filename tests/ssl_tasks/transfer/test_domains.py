@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,19 +11,20 @@ import pyarrow as pa
 import pytest
 from tests_planted import planted, split_table
 
+from flows.preflight import require_domain_rows, require_usable_labels
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
-from ssl_tasks.transfer import shifted, strategy
+from ssl_tasks.transfer import kinds, shifted, strategy
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.domains import check, pairs, shifts
 from ssl_tasks.transfer.fits import Fit
-from ssl_tasks.transfer.metrics import score
 from ssl_tasks.transfer.options import DomainsConfig
 from ssl_tasks.transfer.tables import DOMAINS
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 NAMES = ("a", "b", "c")
 SMALL: dict[str, Any] = {
@@ -147,6 +149,25 @@ def test_labels_of_the_target_change_no_fit(store: Store, asked: dict[str, Any])
     assert choices.equals(chosen)
     turned, again, _ = predicted("test")
     assert (before, confidence) == (turned, again)
+
+
+def test_labels_of_a_domain_that_takes_no_part_are_not_judged(store: Store) -> None:
+    """A class of it has one row, which could not stand in train and in test."""
+    made = spread(store)
+    table = made["split"].table("splits.parquet")
+    rows = table.to_pylist()
+    next(row for row in rows if (row["domain"], row["split"]) == ("c", "train"))["label"] = "once"
+    split: Any = _Changed(made["split"], pa.Table.from_pylist(rows, table.schema))
+    asked: dict[str, Any] = {"strategies": ["knn"], "domains": {"source": ["a"], "target": "b"}}
+    recipe: Any = SimpleNamespace(transfer=TransferConfig.model_validate(asked))
+    require_usable_labels(recipe, split)
+    require_domain_rows(recipe, split)
+    before, after = transfer(made, **asked), transfer({**made, "split": split}, **asked)
+    assert [line["pretrained"] for line in before.measured["summary"]] == [
+        line["pretrained"] for line in after.measured["summary"]
+    ]
+    with pytest.raises(RequestError, match="'once' has one label only"):
+        require_usable_labels(SimpleNamespace(transfer=TransferConfig()), split)  # type: ignore[arg-type]
 
 
 class _Changed:
@@ -302,7 +323,7 @@ def test_pooled_metrics_are_those_of_all_rows() -> None:
     fits = []
     for rows in parts:
         predicted = scores[rows].argmax(axis=1)
-        values = score(labels[rows], scores[rows])
+        values = kinds.of(CLASSIFICATION).score(labels[rows], scores[rows])
         chosen = {"C": 1.0 + rows[0], "odd" if rows[0] else "even": 0.0}
         answers = (predicted, scores[rows, predicted], scores[rows, labels[rows]])
         fits.append(Fit("knn", "m", 0.1 + rows[0], 4, 0, 10 + rows[0], *answers, values, chosen, seconds=1.0))
@@ -315,7 +336,7 @@ def test_pooled_metrics_are_those_of_all_rows() -> None:
     place = np.argsort(np.concatenate(parts))
     shift: Any = dataclasses.make_dataclass("Shift", ["target"])
     (pooled,) = shifted.pool([(shift("a"), fits[:1]), (shift("b"), fits[1:])], Data, place)  # type: ignore[arg-type]
-    assert pooled.values == pytest.approx(score(labels, scores))
+    assert pooled.values == pytest.approx(kinds.of(CLASSIFICATION).score(labels, scores))
     assert pooled.predicted.tolist() == scores.argmax(axis=1).tolist()
     assert pooled.label_fraction == pytest.approx(0.6)
     assert (pooled.num_labels, pooled.seconds) == (10, 2.0)

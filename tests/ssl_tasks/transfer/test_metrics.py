@@ -4,7 +4,11 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score, ro
 from tests_fits import fits
 
 from ssl_tasks.report.calibration import bins, expected_error
-from ssl_tasks.transfer.metrics import ranked, score, weighted
+from ssl_tasks.transfer import kinds
+from ssl_tasks.transfer.metrics import ranked, weighted
+from ssl_tasks.transfer.targets import CLASSIFICATION
+
+score = kinds.of(CLASSIFICATION).score
 
 
 def made_up(classes: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

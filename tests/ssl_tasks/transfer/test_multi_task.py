@@ -227,10 +227,13 @@ def test_numbers_are_in_deviations_of_the_rows_of_the_fit() -> None:
     assert number.values[:, 0] == pytest.approx((ink - ink.mean()) / ink.std())
 
 
-def test_the_last_shared_weights_are_those_before_the_heads() -> None:
+@pytest.mark.parametrize(
+    ("backbone", "last"), [("test_vit", "blocks.5.mlp.fc2.weight"), ("test_resnet", "layer4.0.conv2.weight")]
+)
+def test_the_last_shared_weights_are_those_before_the_heads(backbone: str, last: str) -> None:
     targets = joint.of_rows(everything(), made("equal"))
-    network = ManyHeads(digits.build("test_vit", 0), targets, Weighting())
-    assert network.last_shared == "blocks.5.mlp.fc2.weight"
+    network = ManyHeads(digits.build(backbone, 0), targets, Weighting())
+    assert network.last_shared == last
     assert isinstance(network.backbone.get_parameter(network.last_shared), nn.Parameter)
 
 

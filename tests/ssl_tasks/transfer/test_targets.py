@@ -88,6 +88,11 @@ def test_budgets_are_prefixes_of_one_order_of_all_labelled_rows(store: Store, ta
             {"labels": ["1", "cat", "2", "3", "4", "5", "6"]},
             r"regression needs numbers, and the labels are classes such as 'cat'",
         ),
+        (
+            "regression",
+            {"labels": ["1", "1_0", "2", "3", "4", "5", "6"]},  # a number to Python alone
+            r"regression needs numbers, and the labels are classes such as '1_0'",
+        ),
         ("regression", {"number": [1.0, 1.0, None, 1.0, 2.0, 3.0, 4.0]}, "the train rows have one number only"),
         ("regression", {"number": [None] * 4 + [1.0] * 3}, "the train rows have no numbers"),
         ("regression", {"number": [1.0, 2.0, 3.0, 4.0, 5.0, None, None]}, "no test row has a number"),
