@@ -201,7 +201,8 @@ def test_a_run_that_began_from_an_encoder_is_held_against_its_data(
         fingerprint = stage.fingerprint(config, {name: made[name].fingerprint for name in stage.inputs})
         made[stage.name] = materialize(store, stage, config, made, fingerprint=fingerprint).artifact
     text = " ".join(made["report"].path("report.html").read_text().split())
-    assert "This run pretrained on the train rows of this data set alone." in text
+    assert "This run&#39;s own training used the train rows of this data set. Duplicates were joined" in text
+    assert "of this data set alone" not in text
     assert "test rows were seen in pretraining: " in text
     assert (
         "test rows are in the data that the encoder was pretrained on"
