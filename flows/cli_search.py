@@ -15,7 +15,7 @@ from flows.console import RunConsole, print_line, print_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import Out, reporting
 from flows.quiet import quiet
-from flows.recipe import load_recipe
+from flows.recipe import load_recipe, require_pretraining
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 
@@ -73,7 +73,8 @@ def search(
             if not path.parent.is_dir():
                 raise RequestError(f"{option}: there is no folder {path.parent}")
         base: Any = load_recipe(recipe, overrides or (), store=store)
-        drawn = draw(spaces(methods, candidates, base.pretrain.optimizer.lr), trials, seed)
+        rate = require_pretraining(base, "search").optimizer.lr
+        drawn = draw(spaces(methods, candidates, rate), trials, seed)
         wanted = to_trials(recipe, [each.candidate for each in drawn], overrides or (), store, 1)
         check(wanted)
         check_ray(base)

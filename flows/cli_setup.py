@@ -80,7 +80,7 @@ def doctor(
     with reporting(json=json, verbose=verbose, empty={"checks": []}) as out:
         given: Any = load_recipe(recipe or "digits", overrides or (), store=store) if recipe or overrides else None
         address = address or (given and given.ray_address)
-        config, store = (given.pretrain, given.store) if given else (None, store or default_store())
+        config, store = (getattr(given, "pretrain", None), given.store) if given else (None, store or default_store())
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         findings = []
         for finding in examine(store, ray=ray or bool(address), address=address, config=config):

@@ -25,7 +25,7 @@ import yaml
 from flows.interrupt import GRACE_SECONDS, PARENT
 from flows.plan import make_plan
 from flows.preflight import check_request
-from flows.recipe import Recipe, load_recipe, open_to_read
+from flows.recipe import Recipe, load_recipe, open_to_read, require_pretraining
 from flows.server import python_path
 from ssl_tasks.config import StrictLoader
 from ssl_tasks.errors import RequestError
@@ -101,6 +101,7 @@ def trials(
     Raises:
         RequestError: names the candidate whose recipe is wrong.
     """
+    require_pretraining(load_recipe(recipe, overrides, store=store), "compare")
     made = []
     for candidate in chosen:
         settings = (*overrides, *candidate.overrides)

@@ -303,3 +303,18 @@ def _absolute(value: Any) -> Any:
     if not isinstance(value, str) or not value or "://" in value or value.startswith("builtin:"):
         return value
     return str(Path(value).expanduser().absolute())
+
+
+def require_pretraining(recipe: Recipe, command: str) -> Any:
+    """The section `pretrain`, for what needs one.
+
+    Raises:
+        RequestError: the recipe adopts an encoder and pretrains none.
+    """
+    section = getattr(recipe, "pretrain", None)
+    if section is None:
+        raise RequestError(
+            f"{command}: the recipe adopts an encoder that is there already ({ADOPT}), and {command} pretrains; leave "
+            f"the section {ADOPT} out, or use `pretextflow run`"
+        )
+    return section

@@ -10,25 +10,29 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.sections import fitted_by
+from ssl_tasks.report.sections import fitted_by, majority_says
 from ssl_tasks.report.units import change, is_share, reached, written
-from ssl_tasks.report.verdict import JUDGEMENTS, Line, beats, interval, judge, labels, stopped_early, trains_all
+from ssl_tasks.report.verdict import (
+    JUDGEMENTS,
+    Line,
+    beats,
+    interval,
+    judge,
+    labels,
+    stopped_early,
+    trains_all,
+    unfinished,
+)
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.kinds import oriented
-from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 BASELINES = {
     "": "the same network untrained",
     "scratch_": "training from scratch",
     "raw_": "raw input without an encoder",
-    "majority_": "always the most frequent class",
 }
-"""By the prefix of their comparison in the summary."""
-MAJORITY = {
-    MULTI_LABEL: "always how frequent each class is",
-    REGRESSION: "always the mean of the labelled rows",
-}
-"""What the last of them is in other tasks than classification."""
+"""By the prefix of their comparison in the summary; `majority_` is beside them."""
 
 
 def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
@@ -38,9 +42,10 @@ def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
         measured: by the transfer stage.
         margin: a gain below this does not matter.
     """
-    budgets: dict[tuple[int, int], list[Line]] = defaultdict(list)
+    budgets: dict[tuple[int, int, float], list[Line]] = defaultdict(list)
     for line in measured["summary"]:
-        budgets[line["num_labels"], line.get("labels_per_class", 0)].append(line)
+        # several shares may be as many labels
+        budgets[line["num_labels"], line.get("labels_per_class", 0), line["label_fraction"]].append(line)
     task = measured.get("task", CLASSIFICATION)
     chosen = [lines for _, lines in sorted(budgets.items()) if all("val" in line for line in lines)]
     fitted = fitted_by(measured.get("scratch", {}))
@@ -73,7 +78,7 @@ def _sentence(lines: Sequence[Line], task: str, margin: float, fitted: Mapping[s
 
 def _against_baselines(line: Line, task: str, margin: float, early: bool) -> tuple[list[str], list[str], list[str]]:
     """Baselines that were beaten by enough to matter, those that were better, and the others."""
-    names = BASELINES | ({"majority_": MAJORITY[task]} if task in MAJORITY else {})
+    names = BASELINES | {"majority_": f"always {majority_says(task)}"}
     beaten: list[str] = []
     worse: list[str] = []
     open_: list[str] = []
@@ -84,7 +89,7 @@ def _against_baselines(line: Line, task: str, margin: float, early: bool) -> tup
         if judge(line, prefix) == "worse":
             worse.append(f"{name} ({said})")
         elif prefix == "scratch_" and early:
-            open_.append(f"{name} ({said}; it had not converged)")
+            open_.append(f"{name} ({said}; it {unfinished(line['metric'])})")
         elif beats(line, prefix, margin):
             beaten.append(name)
         else:

@@ -56,7 +56,7 @@ def section(
         contamination: as `found` gives it.
         method: whose encoder it is.
     """
-    own = _of_one_data_set(inputs) if "pretrain" in inputs else []
+    own = _of_one_data_set(inputs, others=contamination is not None) if "pretrain" in inputs else []
     if contamination is None:
         return {"sentences": own, "pairs": []}
     table = contamination.table
@@ -115,12 +115,21 @@ def sentences(measured: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _of_one_data_set(inputs: Mapping[str, Artifact]) -> list[str]:
-    """A run pretrains on the train rows of the data that it tests on."""
+def _of_one_data_set(inputs: Mapping[str, Artifact], *, others: bool) -> list[str]:
+    """A run pretrains on the train rows of the data that it tests on.
+
+    Args:
+        others: whether encoders that came into the run have seen other data too.
+    """
+    what = (
+        "This run's own training used the train rows of this data set"
+        if others
+        else "This run pretrained on the train rows of this data set alone"
+    )
     leaked = inputs["split"].measured.get("leaked_test_rows", 0)
     return [
-        "This run pretrained on the train rows of this data set alone. Duplicates were joined into groups before the "
-        f"split, and {leaked:,} test rows have a group mate in train."
+        f"{what}. Duplicates were joined into groups before the split, and {leaked:,} test rows have a group mate in "
+        "train."
     ]
 
 

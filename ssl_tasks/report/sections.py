@@ -15,7 +15,8 @@ from ssl_tasks.report.units import METRIC_TITLES, percent, spread, written
 from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels, stopped_early, trains_all
 from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
-from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RAW_INPUT
+from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, PREFIXES, RAW_INPUT, TRAIN_FACTS
+from ssl_tasks.transfer.targets import LOCALIZATION, MULTI_LABEL, REGRESSION, SEGMENTATION
 
 WEAK = ", so it is a weak baseline; raise transfer.scratch.steps."
 AS_SCRATCH = ("random_init", "random_difference", "random_judgement")
@@ -58,7 +59,7 @@ def size(count: int) -> str:
     return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
 
 
-def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, float]) -> list[dict[str, str]]:
+def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, float]) -> list[dict[str, Any]]:
     """A line for each strategy and label fraction, numbers written out.
 
     Args:
@@ -72,11 +73,9 @@ def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, fl
             {
                 "strategy": strategy(line["strategy"]).title.removeprefix("a "),
                 "labels": labels(line),
+                "seeds": line["num_seeds"],
                 **{name: written(line["metric"], line[name]) for name in ("pretrained", "random_init")},
-                **{
-                    name: written(line["metric"], line[name]) if name in line else ""
-                    for name in (FROM_SCRATCH, RAW_INPUT, MAJORITY)
-                },
+                **{name: _baseline(line, name) for name in (FROM_SCRATCH, RAW_INPUT, MAJORITY)},
                 **{
                     key: text
                     for prefix, name in (("", "random"), ("scratch_", "scratch"))
@@ -93,6 +92,14 @@ def transfer_table(summary: Sequence[Mapping[str, Any]], fitted: Mapping[str, fl
     return lines
 
 
+def _baseline(line: Mapping[str, Any], name: str) -> str:
+    """What a baseline reached, and by how many seeds where it has not all of the line's; empty where there is none."""
+    if name not in line:
+        return ""
+    seeds = line.get(f"{PREFIXES[name]}num_seeds")
+    return written(line["metric"], line[name]) + (f" ({seeds} seed{'' if seeds == 1 else 's'})" if seeds else "")
+
+
 def _difference(line: Mapping[str, Any], prefix: str) -> str:
     values = (line[f"{prefix}{name}"] for name in ("difference", "low", "high"))
     difference, low, high = spread(line["metric"], *values)
@@ -103,18 +110,18 @@ OF_PLACES = {
     "train_pixel_accuracy": "the pixels of its labelled rows",
     "train_iou_over_half": "its labelled rows' boxes (an IoU over 0.5)",
 }
-"""What says how far training from scratch got, for tasks that say where things are; where it ends nobody knows."""
+"""What says how far training from scratch got, for tasks that say where things are; see `verdict.PLACES`."""
 
 
 def scratch_note(scratch: Mapping[str, Any]) -> str:
     """How far the from-scratch baseline got, and whether that makes it a weak one."""
     if not scratch:
         return ""
-    steps = f"From scratch took {scratch['steps']:,} steps a fit"
+    steps, fitted = f"From scratch took {scratch['steps']:,} steps a fit", min(fitted_by(scratch).values())
     for name, what in OF_PLACES.items():
         if name in scratch:
-            return f"{steps} on plain images, and got at least {percent(min(scratch[name].values()))} of {what} right."
-    fitted = min(fitted_by(scratch).values())
+            note = f"{steps} on plain images, and got at least {percent(fitted)} of {what} right"
+            return f"{note}: it may not have converged{WEAK}" if fitted < FITTED else f"{note}."
     note = f"{steps} and got at least {percent(fitted)} of its labelled rows"
     if "train_r2" in scratch:
         note = f"{steps} and reached an R2 of at least {fitted:.3f} on its own labelled rows"
@@ -124,10 +131,23 @@ def scratch_note(scratch: Mapping[str, Any]) -> str:
     return f"{note} right."
 
 
+MAJORITY_SAYS = {
+    MULTI_LABEL: "how frequent each class is",
+    REGRESSION: "the mean of the labelled numbers",
+    SEGMENTATION: "the most frequent class everywhere",
+    LOCALIZATION: "the mean of the boxes",
+}
+"""What the baseline `majority` always says, in other tasks than classification."""
+
+
+def majority_says(task: str) -> str:
+    """What the baseline `majority` always says."""
+    return MAJORITY_SAYS.get(task, "the most frequent class")
+
+
 def fitted_by(scratch: Mapping[str, Any]) -> dict[str, float]:
     """By label fraction, how well the from-scratch baseline fits its own labelled rows; 1 is entirely."""
-    found: dict[str, float] = scratch.get("train_accuracy") or scratch.get("train_r2") or {}
-    return found
+    return next((scratch[name] for name in TRAIN_FACTS if name in scratch), {})
 
 
 def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:

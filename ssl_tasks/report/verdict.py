@@ -3,9 +3,9 @@
 It speaks of the first strategy that the recipe lists, so that nobody picks the best looking one afterwards. At
 a label budget pretraining helped where the 95% interval of the difference lies above 0 against both baselines, also
 after correction for the number of comparisons, and both differences matter. A from-scratch baseline that was stopped
-too early cannot be beaten in this sense. A strategy that trains the whole network has one such baseline alone: on the
-untrained network it would be training from scratch. The headline takes the smallest such budget, and says where
-pretraining did harm at another.
+too early cannot be beaten in this sense, nor one that may have been. A strategy that trains the whole network has one
+such baseline alone: on the untrained network it would be training from scratch. The headline takes the smallest such
+budget, and says where pretraining did harm at another. Few test groups or few seeds give no answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from ssl_tasks.report.units import METRIC_TITLES, MINUS, apart, is_share, reached, spread, written
-from ssl_tasks.transfer import BASELINE, strategy
+from ssl_tasks.transfer import BASELINE, located, segmented, strategy
 from ssl_tasks.transfer.kinds import LOWER_IS_BETTER
 
 Outcome = Literal["helped", "partly", "worse", "no_gain", "undecided", "too_few", "not_measured"]
@@ -23,9 +23,14 @@ Line = dict[str, Any]
 """One element of what the transfer stage measured as `summary`."""
 
 FEW_GROUPS = 20
+FEW_SEEDS = 5
+"""With fewer test groups, or fewer draws of labels, there is no answer."""
 ALPHA = 0.05
 FITTED = 0.98
 """A from-scratch baseline that gets less of its own labelled rows right was stopped too early to be a fair one."""
+PLACES = frozenset({*segmented.METRICS, *located.METRICS})
+"""Metrics of tasks that say where things are. There a fit that has converged may still get less than `FITTED` of its
+own pixels or boxes right: of a baseline below it nobody knows, and it counts as no fair one."""
 SIGNS = f"+{MINUS}"
 SHORT = {"scratch_": "training from scratch", "raw_": "raw input"}
 LONG = {"scratch_": "that network trained from scratch on the same labels", "raw_": "raw input without an encoder"}
@@ -60,7 +65,8 @@ def decide(
         margin: a gain below this does not matter.
         test_groups: independent groups among the labelled test rows.
         method: name of the pretext method.
-        fitted: share of its labelled rows that the from-scratch baseline gets right (R2 of numbers), by label fraction.
+        fitted: share of its labelled rows, their pixels or boxes, that the from-scratch baseline gets right (R2 of
+            numbers), by label fraction.
     """
     if not summary:
         sentence = "Not measured: no transfer strategy ran, so nothing is known of what the encoder is worth."
@@ -68,15 +74,21 @@ def decide(
     first, metric = summary[0]["strategy"], summary[0]["metric"]
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
     early = {line["label_fraction"] for line in lines if stopped_early(line, fitted or {})}
-    outcome, line = _outcome(lines, early, margin, test_groups)
+    judged = [line for line in lines if line["num_seeds"] >= FEW_SEEDS]
+    outcome, line = _outcome(judged, early, margin, test_groups) if judged else ("too_few", lines[0])
     words = _Words(method, first, metric, early, margin, test_groups, second(lines))
     details = [words.detail(other) for other in lines if other is not line]
-    return Verdict(outcome, words.sentence(outcome, line, lines), details, metric, first, margin, list(summary))
+    return Verdict(outcome, words.sentence(outcome, line, judged), details, metric, first, margin, list(summary))
 
 
 def stopped_early(line: Line, fitted: Mapping[str, float]) -> bool:
-    """Whether the from-scratch baseline had not converged at this label budget; `fitted` as for `decide`."""
+    """Whether nobody knows that the from-scratch baseline converged at this label budget; `fitted` as for `decide`."""
     return fitted.get(f"{line['label_fraction']:g}", 1.0) < FITTED
+
+
+def unfinished(metric: str) -> str:
+    """What there is to say of such a baseline."""
+    return "may not have converged" if metric in PLACES else "had not converged"
 
 
 Judgement = Literal["better", "worse", "open"]
@@ -183,6 +195,11 @@ class _Words:
                 f"{baseline} than {self._margin(line)}{of}; the most it could be is {interval(line, '')}, with "
                 f"{labels(line)}."
             )
+        if outcome == "too_few" and self._few_seeds(line):
+            return (
+                f"Too few seeds ({line['num_seeds']}) for an answer: {both}; at least {FEW_SEEDS} are needed "
+                "(transfer.seeds)."
+            )
         if outcome == "too_few":
             return f"Too few test groups ({self.test_groups}) for an answer: {both}; at least {FEW_GROUPS} are needed."
         if self.alone and line["label_fraction"] in self.early and judge(line, "") == "better":
@@ -214,7 +231,7 @@ class _Words:
             return f"its gain over {name} with {_budgets(fair)} is below {self._margin(fair[0])}"
         if better:
             return (
-                "it beat the untrained network, and training from scratch had not converged within "
+                f"it beat the untrained network, and training from scratch {unfinished(self.metric)} within "
                 f"transfer.scratch.steps with {_budgets(better)}, so that comparison is open"
             )
         return f"whether that is more than {name} gives, the test cannot tell"
@@ -230,18 +247,25 @@ class _Words:
         return "".join(f"; {text}" for text in found)
 
     def detail(self, line: Line) -> str:
-        first = f"With {labels(line)}: {written(self.metric, line['pretrained'])}."
+        few = self._few_seeds(line)
+        seeds = f" ({line['num_seeds']} of the {FEW_SEEDS} seeds that an answer needs)" if few else ""
+        first = f"With {labels(line)}: {written(self.metric, line['pretrained'])}{seeds}."
         if not self.alone:
-            first += f" Against the untrained network {interval(line, '')}: {JUDGEMENTS[judge(line, '')]}."
+            judged = JUDGEMENTS["open" if few else judge(line, "")]
+            first += f" Against the untrained network {interval(line, '')}: {judged}."
         if not self.other:
             return first
-        judged = JUDGEMENTS[judge(line, self.other)]
+        judged = JUDGEMENTS["open" if few else judge(line, self.other)]
         if judged == "better" and line["label_fraction"] in self.early:
             judged = JUDGEMENTS["open"]
         return f"{first} Against {SHORT[self.other]}{self._weak(line)} {interval(line, self.other)}: {judged}."
 
     def _weak(self, line: Line) -> str:
-        return " (which had not converged)" if line["label_fraction"] in self.early else ""
+        return f" (which {unfinished(self.metric)})" if line["label_fraction"] in self.early else ""
+
+    def _few_seeds(self, line: Line) -> bool:
+        few: bool = line["num_seeds"] < FEW_SEEDS
+        return few
 
 
 def labels(line: Line) -> str:

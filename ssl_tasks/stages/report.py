@@ -186,6 +186,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
         looked_into = {"kind": by_task.section(transfer, verdict, method)}
     return {
         "task": task,
+        "majority": sections.majority_says(task),
         "by_metric": by_task.every_metric(transfer, verdict, method),
         "unit": "Points more" if units.is_share(verdict.metric) else "Difference from",
         "scale": any("scale" in line for line in verdict.lines),

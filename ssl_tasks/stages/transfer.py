@@ -281,10 +281,12 @@ def run(
             targets = domains.shifts(labelled, config.domains)
             found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, runner, features)
             labelled, fits, failures = found.data, found.fits, found.failures
+            num_fits = sum(len(of_target) for _, of_target in found.of_targets)
             out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
             measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
         else:
             fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner, features)
+            num_fits = len(fits)
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
     comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
     summary = results.summary(fits, comparisons, method, config.metric, config.task)
@@ -313,7 +315,7 @@ def run(
             "fit_seconds": results.fit_seconds(fits),
             "capped": results.capped(fits),
             "failed": len(failures),
-            "warnings": results.warnings(fits, failures),
+            "warnings": results.warnings(num_fits, failures),
             **measured,
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,10 +32,11 @@ from ssl_tasks.transfer.tables import (
     FAILURES,
     FROM_SCRATCH,
     MAJORITY,
+    PREFIXES,
     RANDOM_INIT,
-    RAW_INPUT,
+    TRAIN_FACTS,
 )
-from ssl_tasks.transfer.targets import CLASSIFICATION
+from ssl_tasks.transfer.targets import CLASSIFICATION, SEGMENTATION
 
 Replicates = dict[str, Float]
 """Metric to its values (B,) under the bootstrap's replicates of the test groups."""
@@ -43,10 +44,6 @@ Budget = tuple[float, int]
 """Label fraction and labels per class."""
 Key = tuple[str, str, Budget]
 """Strategy, method and budget."""
-
-TRAIN_FACTS = ("train_accuracy", "train_r2", "train_pixel_accuracy", "train_iou_over_half")
-PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
-"""Of a baseline's comparison in the summary."""
 
 
 def _keys(cell: Cell) -> dict[str, Any]:
@@ -93,16 +90,18 @@ def rules_table(fits: Sequence[Fit]) -> pa.Table | None:
 def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, seed: int) -> pa.Table:
     """`tables.COMPARISONS`: the encoder of `method` against the baselines, every metric of its kind with its interval.
 
-    A comparison rests on the seeds for which both sides have a fit. There are as many replicates as the correction
-    for the number of comparisons needs, however few `resamples` are.
+    What is said of a strategy at a label budget rests on the seeds for which it and the baselines that it needs have a
+    fit, a comparison with another on those of them for which that has one. There are as many replicates as the
+    correction for the number of comparisons needs, however few `resamples` are.
     """
     cells: dict[Key, dict[int, int]] = defaultdict(dict)
     for number, fit in enumerate(fits):
         cells[_key(fit)][fit.seed] = number
-    pairs = list(_pairs(cells, method))
-    resamples = max(resamples, replicates_needed(len(pairs)))
+    pairs = list(_pairs(cells, method, _needed(data.task)))
+    resamples = max(resamples, replicates_needed(len({_identity(about) for about, _ in pairs})))
     outcomes = [(fit.predicted, fit.likelihood, fit.confidence) for fit in fits]
-    kind, labels = kinds.of(data.task), data.labels[data.test]
+    kind = kinds.of(data.task)
+    labels = data.labels[data.test if data.task != SEGMENTATION else data.test[:0]]  # counts of pixels stand for masks
     drawn = replicates(labels, outcomes, data.groups, data.num_outputs, resamples, seed, kind.weighted)
     shares = functools.cache(lambda num_seeds: seed_weights(num_seeds, resamples, seed))
     rows = []
@@ -112,22 +111,42 @@ def compare(fits: Sequence[Fit], method: str, data: Labelled, resamples: int, se
             assert all(fits[ours].num_labels == fits[theirs].num_labels for ours, theirs in sides)
             sizes = {"num_seeds": len(sides), "num_test_groups": data.num_groups}
             found.append({**about, **sizes, **_difference(fits, drawn, sides, metric, shares(len(sides)))})
-        corrected = holm([row["p_value"] for row in found])
-        rows += [{**row, "p_holm": value} for row, value in zip(found, corrected, strict=True)]
+        corrected = _corrected(found)
+        rows += [{**row, "p_holm": corrected[_identity(row)]} for row in found]
     return pa.Table.from_pylist(rows, schema=COMPARISONS)
 
 
+def _needed(task: str) -> frozenset[str]:
+    """Baselines without which nothing is said of a strategy."""
+    return frozenset({RANDOM_INIT, FROM_SCRATCH} if task in strategy_of(BASELINE).tasks else {RANDOM_INIT})
+
+
 def _pairs(
-    cells: Mapping[Key, Mapping[int, int]], method: str
+    cells: Mapping[Key, Mapping[int, int]], method: str, needed: frozenset[str]
 ) -> Iterator[tuple[dict[str, Any], list[tuple[int, int]]]]:
     """What is compared with what: columns that name it, and for each seed the numbers of two fits."""
     for (strategy, of, budget), ours in cells.items():
-        for baseline, key in _baselines(strategy, method) if of == method else ():
-            theirs = cells.get((*key, budget), {})
-            sides = [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
-            if sides:
-                about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
+        about = {"strategy": strategy, "label_fraction": budget[0], "labels_per_class": budget[1]}
+        named = _baselines(strategy, method) if of == method else ()
+        there = {baseline: cells[*key, budget] for baseline, key in named if (*key, budget) in cells}
+        seeds = [seed for seed in ours if all(seed in there[name] for name in needed & there.keys())]
+        for baseline, theirs in there.items():
+            if sides := [(ours[seed], theirs[seed]) for seed in seeds if seed in theirs]:
                 yield {**about, "baseline": baseline}, sides
+
+
+def _corrected(found: Sequence[Mapping[str, Any]]) -> dict[Hashable, float]:
+    """By comparison its p-value, corrected for the number of them; one that stands there twice counts once."""
+    p_values = {_identity(row): row["p_value"] for row in found}
+    return dict(zip(p_values, holm(list(p_values.values())), strict=True))
+
+
+def _identity(about: Mapping[str, Any]) -> Hashable:
+    """Which comparison it is: of what trains the whole network, that with the untrained one is that from scratch."""
+    baseline = about["baseline"]
+    if baseline == RANDOM_INIT and strategy_of(about["strategy"]).untrained == FROM_SCRATCH:
+        baseline = FROM_SCRATCH
+    return about["strategy"], about["label_fraction"], about["labels_per_class"], baseline
 
 
 def _baselines(name: str, method: str) -> Iterator[tuple[str, tuple[str, str]]]:
@@ -185,14 +204,16 @@ def summary(
 ) -> list[dict[str, Any]]:
     """A line for each strategy and label budget: means over seeds, and the differences with their intervals.
 
-    `difference`, `low`, `high` and `p` (corrected) are against `random_init`; those with `scratch_`, `raw_` and
+    Means are over the `num_seeds` seeds that `compare` speaks of, so that values differ by their differences; a
+    baseline with fewer of them has its own `raw_num_seeds` and so on. `difference`, `low`, `high` and `p` (corrected)
+    are against `random_init`; those with `scratch_`, `raw_` and
     `majority_` before them against the other baselines, absent where there is no such fit. `val` is what the fits
     reached on val. `counterpart` names the strategy that a strategy is meant to beat on the same encoder, where there
     is one; `counterpart_value` is what it reached. A budget without a fit of `random_init`, or where the task has that
     baseline of `from_scratch`, has no line. Of a metric in the unit of the numbers `scale` is what the share that
     matters is one of: what always saying their mean reaches.
     """
-    needed = {RANDOM_INIT, FROM_SCRATCH} if task in strategy_of(BASELINE).tasks else {RANDOM_INIT}
+    needed = _needed(task)
     values: dict[Key, list[Fit]] = defaultdict(list)
     for fit in fits:
         values[_key(fit)].append(fit)
@@ -202,23 +223,29 @@ def summary(
             budget = row["label_fraction"], row["labels_per_class"]
             against[row["strategy"], budget][row["baseline"]] = row
     lines = []
-    for (strategy, of, budget), ours in values.items():
+    for (strategy, of, budget), every in values.items():
         found = against[strategy, budget]
         if of != method or not needed <= found.keys():
             continue
+        theirs = {name: values[*key, budget] for name, key in _baselines(strategy, method) if name in found}
+        seeds = {fit.seed for fit in every}.intersection(*({fit.seed for fit in theirs[name]} for name in needed))
+        ours = [fit for fit in every if fit.seed in seeds]
         line: dict[str, Any] = {
             "strategy": strategy,
             "label_fraction": budget[0],
             "labels_per_class": budget[1],
             "num_labels": ours[0].num_labels,
+            "num_seeds": len(seeds),
             "metric": metric,
             "pretrained": _mean(ours, metric),
         }
         val = [fit.chosen[f"val_{metric}"] for fit in ours if f"val_{metric}" in fit.chosen]
         line |= {"val": float(np.mean(val))} if val else {}
-        theirs = dict(_baselines(strategy, method))
         for baseline, row in found.items():
-            prefix, value = PREFIXES.get(baseline, "counterpart_"), _mean(values[*theirs[baseline], budget], metric)
+            prefix, others = PREFIXES.get(baseline, "counterpart_"), [f for f in theirs[baseline] if f.seed in seeds]
+            assert row["num_seeds"] == len(others)
+            value = _mean(others, metric)
+            line |= {f"{prefix}num_seeds": len(others)} if len(others) < len(seeds) else {}
             line |= {baseline: value} if baseline in PREFIXES else {"counterpart": baseline, "counterpart_value": value}
             line |= {f"{prefix}{key}": row[key] for key in ("difference", "low", "high")}
             line[f"{prefix}p"] = row["p_holm"]
@@ -251,11 +278,11 @@ def capped(fits: Sequence[Fit]) -> dict[str, int]:
     }
 
 
-def warnings(fits: Sequence[Fit], failures: Sequence[Failure]) -> list[str]:
-    """What the user should know: fits that failed."""
+def warnings(num_fits: int, failures: Sequence[Failure]) -> list[str]:
+    """What the user should know: fits that failed, beside `num_fits` that did not."""
     if not failures:
         return []
-    first, total = failures[0], len(fits) + len(failures)
+    first, total = failures[0], num_fits + len(failures)
     return [
         f"{len(failures)} of {total} fits failed and are left out of means and comparisons; the first, "
         f"{first.strategy} on {first.method} with seed {first.seed}: {first.error}"

@@ -11,6 +11,10 @@ FROM_SCRATCH = "from_scratch"
 RAW_INPUT = "raw_input"
 MAJORITY = "majority"
 BASELINES = (RANDOM_INIT, FROM_SCRATCH, RAW_INPUT, MAJORITY)
+PREFIXES = {RANDOM_INIT: "", FROM_SCRATCH: "scratch_", RAW_INPUT: "raw_", MAJORITY: "majority_"}
+"""Of a baseline's comparison in the summary."""
+TRAIN_FACTS = ("train_accuracy", "train_r2", "train_pixel_accuracy", "train_iou_over_half")
+"""How well training from scratch fits its own labelled rows, by the task's name for it; 1 is entirely."""
 PER_CLASS = pa.field("labels_per_class", pa.int64(), nullable=False)
 """0 where the label budget is a fraction; `label_fraction` is the share of all labels either way."""
 

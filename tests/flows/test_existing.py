@@ -95,6 +95,21 @@ def test_a_recipe_with_a_section_adopt_is_one_of_this_dag(tmp_path: Path, photos
     assert dag_of({"name": "x"}) is DAG
 
 
+@pytest.mark.parametrize("command", ["compare", "search"])
+def test_what_pretrains_refuses_a_recipe_that_does_not(command: str, tmp_path: Path, photos: Path) -> None:
+    timm_file(tmp_path / "w.pth")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"name: mine\ningest: {{path: {photos}}}\nadopt: {{encoder: 'timm:test_resnet@{tmp_path}/w.pth'}}\n"
+    )
+    words = [command, str(path), "--methods", "simclr,byol", "--store", str(tmp_path / "store"), "--json"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2
+    assert "adopts an encoder" in result.stderr
+    doctor = CliRunner().invoke(app, ["doctor", "--recipe", str(path), "--store", str(tmp_path / "store"), "--json"])
+    assert isinstance(doctor.exception, SystemExit | None)
+
+
 def test_every_stage_of_it_reads_only_those_before(ours: Artifact) -> None:
     seen: set[str] = set()
     for stage in TRANSFER:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ssl_tasks.report.advice import advice
 
 
@@ -50,6 +52,37 @@ def test_a_baseline_that_had_not_converged_is_not_beaten() -> None:
     measured = {"summary": [line("knn", 10, 0.6, 0.5)], "scratch": {"train_accuracy": {"0.1": 0.9}}}
     (sentence,) = advice(measured, 0.01)
     assert sentence.endswith("there against training from scratch (+10.0 points; it had not converged).")
+
+
+@pytest.mark.parametrize("name", ["train_pixel_accuracy", "train_iou_over_half"])
+def test_nor_is_one_of_masks_or_boxes_that_may_not_have_converged(name: str) -> None:
+    lines = [{**line("segmentation", 10, 0.6, 0.5), "metric": "mean_iou"}]
+    (sentence,) = advice({"summary": lines, "scratch": {name: {"0.1": 0.9}}, "task": "segmentation"}, 0.01)
+    assert sentence.endswith("there against training from scratch (+10.0 points; it may not have converged).")
+    (sentence,) = advice({"summary": lines, "scratch": {name: {"0.1": 0.99}}, "task": "segmentation"}, 0.01)
+    assert sentence.endswith("better than the same network untrained and training from scratch.")
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("classification", "always the most frequent class."),
+        ("multi_label", "always how frequent each class is."),
+        ("regression", "always the mean of the labelled numbers."),
+        ("segmentation", "always the most frequent class everywhere."),
+        ("localization", "always the mean of the boxes."),
+    ],
+)
+def test_the_least_baseline_is_named_as_the_task_has_it(task: str, said: str) -> None:
+    (sentence,) = advice({"summary": [line("knn", 10, 0.6, 0.5, majority=0.3)], "task": task}, 0.01)
+    assert sentence.endswith(said)
+
+
+def test_shares_that_are_as_many_labels_are_budgets_of_their_own() -> None:
+    lines = [line("knn", 10, 0.6, 0.5), {**line("knn", 10, 0.6, 0.5), "label_fraction": 0.11}]
+    first, second = advice({"summary": lines}, 0.01)
+    assert first.startswith("With 10% of the labels (10), use a k-nearest-neighbour vote (the only strategy")
+    assert second.startswith("With 11% of the labels (10), use a k-nearest-neighbour vote (the only strategy")
 
 
 def test_what_trains_the_whole_network_is_compared_with_training_from_scratch_alone() -> None:

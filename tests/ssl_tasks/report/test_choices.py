@@ -94,10 +94,12 @@ def test_rules_are_those_of_the_encoder_with_most_labels() -> None:
 def test_the_table_calls_nothing_better_than_a_baseline_that_had_not_converged() -> None:
     low = {f"{prefix}{name}": 0.1 for prefix in ("", "scratch_") for name in ("difference", "low", "high")}
     line = {**CELL, **low, "strategy": "fine_tune", "num_labels": 13, "pretrained": 0.8, "metric": "accuracy"}
-    line |= {"from_scratch": 0.7, "random_init": 0.7}
+    line |= {"from_scratch": 0.7, "random_init": 0.7, "num_seeds": 5}
     (found,) = sections.transfer_table([line], {"0.1": 1.0})
     assert (found["random_init"], found["random_judgement"], found["scratch_judgement"]) == ("", "", "better")
     (found,) = sections.transfer_table([line], {"0.1": 0.9})
     assert found["scratch_judgement"] == "undecided"
     (found,) = sections.transfer_table([{**line, "strategy": "knn"}], {})
     assert (found["random_init"], found["random_judgement"]) == ("70.0%", "better")
+    (found,) = sections.transfer_table([{**line, "raw_input": 0.6, "raw_num_seeds": 4}], {})
+    assert (found["seeds"], found["raw_input"], found["from_scratch"]) == (5, "60.0% (4 seeds)", "70.0%")

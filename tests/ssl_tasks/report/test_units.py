@@ -56,7 +56,7 @@ def line(difference: float, spread: float = 1.0, **more: Any) -> dict[str, Any]:
     """RMSE of ridge against the untrained network and training from scratch, by the same difference to both."""
     found: dict[str, Any] = {"strategy": "ridge", "metric": "rmse", "label_fraction": 1.0, "labels_per_class": 0}
     found |= {"num_labels": 100, "pretrained": 40.0 + difference, "random_init": 40.0, "from_scratch": 40.0}
-    found |= {"majority": 50.0, "scale": 50.0}
+    found |= {"num_seeds": 5, "majority": 50.0, "scale": 50.0}
     for prefix in ("", "scratch_"):
         ends = (difference, difference - spread, difference + spread)
         found |= dict(zip((f"{prefix}difference", f"{prefix}low", f"{prefix}high"), ends, strict=True))

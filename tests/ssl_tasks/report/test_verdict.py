@@ -11,7 +11,7 @@ from ssl_tasks.report.verdict import decide
 def line(fraction: float, random: tuple[float, float, float], scratch: tuple[float, float, float], **more: Any) -> Any:
     """A summary line with (difference, low, high) against each baseline, in points."""
     found = {"strategy": "linear_probe", "metric": "accuracy", "label_fraction": fraction, "pretrained": 0.8}
-    found |= {"num_labels": int(1000 * fraction), "random_init": 0.7, "from_scratch": 0.6}
+    found |= {"num_seeds": 5, "num_labels": int(1000 * fraction), "random_init": 0.7, "from_scratch": 0.6}
     found |= dict(zip(("difference", "low", "high"), (value / 100 for value in random), strict=True))
     found |= dict(zip(("scratch_difference", "scratch_low", "scratch_high"), (v / 100 for v in scratch), strict=True))
     return found | more
@@ -138,6 +138,34 @@ def test_few_test_groups_decide_nothing() -> None:
     found = verdict(line(0.1, BETTER, BETTER), groups=19)
     assert found.outcome == "too_few"
     assert found.sentence.startswith("Too few test groups (19) for an answer: with 10% of the labels")
+
+
+def test_few_seeds_decide_nothing() -> None:
+    assert verdict(line(0.1, BETTER, BETTER, num_seeds=5)).outcome == "helped"
+    found = verdict(line(0.1, BETTER, BETTER, num_seeds=4), line(1.0, BETTER, WORSE, num_seeds=1))
+    assert found.outcome == "too_few"
+    assert found.sentence.startswith("Too few seeds (4) for an answer: with 10% of the labels (100), a linear probe on")
+    assert found.sentence.endswith("; at least 5 are needed (transfer.seeds).")
+    assert found.details[0].startswith("With all labels (1,000): 80.0% (1 of the 5 seeds that an answer needs).")
+    assert found.details[0].count("undecided") == 2
+
+
+def test_a_budget_with_few_seeds_leaves_the_answer_to_the_others() -> None:
+    found = verdict(line(0.1, BETTER, WORSE, num_seeds=4), line(1.0, BETTER, BETTER))
+    assert found.outcome == "helped"
+    assert "with all labels (1,000)" in found.sentence
+    assert "it was worse" not in found.sentence
+    assert found.details[0].count("undecided") == 2
+
+
+@pytest.mark.parametrize("metric", ["mean_iou", "iou_over_half"])
+def test_a_baseline_of_masks_or_boxes_that_may_not_have_converged_cannot_be_beaten(metric: str) -> None:
+    lines = [line(0.1, BETTER, BETTER, metric=metric)]
+    assert decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.1": 0.99}).outcome == "helped"
+    found = decide(lines, margin=0.01, test_groups=99, method="m", fitted={"0.1": 0.9})
+    assert found.outcome == "partly"
+    assert "training from scratch may not have converged within transfer.scratch.steps with 10% of" in found.sentence
+    assert found.sentence.endswith("from scratch on the same labels (which may not have converged).")
 
 
 def test_no_minus_zero() -> None:

@@ -14,9 +14,11 @@ from PIL import Image
 from tests_adopted import picture, pretrained, timm_file
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cleaning.contamination import pretrained_on
 from ssl_tasks.encoder import load_encoder
 from ssl_tasks.errors import RequestError
 from ssl_tasks.materialize import materialize
+from ssl_tasks.report.adopted import facts
 from ssl_tasks.schema import CONTAMINATION, SPLITS_FILE
 from ssl_tasks.shards import Shards
 from ssl_tasks.stages import embed, report, transfer
@@ -199,7 +201,8 @@ def test_a_run_that_began_from_an_encoder_is_held_against_its_data(
         fingerprint = stage.fingerprint(config, {name: made[name].fingerprint for name in stage.inputs})
         made[stage.name] = materialize(store, stage, config, made, fingerprint=fingerprint).artifact
     text = " ".join(made["report"].path("report.html").read_text().split())
-    assert "This run pretrained on the train rows of this data set alone." in text
+    assert "This run&#39;s own training used the train rows of this data set. Duplicates were joined" in text
+    assert "of this data set alone" not in text
     assert "test rows were seen in pretraining: " in text
     assert (
         "test rows are in the data that the encoder was pretrained on"
@@ -243,6 +246,17 @@ def test_an_adopted_encoder_can_be_adopted_again(ours: dict[str, Artifact], tmp_
     given = recipe(first.fingerprint, tmp_path / "unlabelled", transfer={"strategies": []})
     found = chain(store, given, until="contamination")["contamination"].measured
     assert [one["encoder"] for one in found["checked"]] == [ours["pretrain"].fingerprint]
+
+
+def test_an_encoder_from_elsewhere_stays_one_when_it_is_adopted_again(store: Store, tmp_path: Path, chain: Any) -> None:
+    timm_file(tmp_path / "w.safetensors")
+    first = chain(store, {"adopt": {"encoder": f"timm:test_resnet@{tmp_path}/w.safetensors"}}, until="adopt")["adopt"]
+    again = chain(store, {"adopt": {"encoder": first.fingerprint}}, until="adopt")["adopt"]
+    assert again.fingerprint != first.fingerprint
+    told = dict(facts(again, again.json("encoder.json")))
+    assert told["Read from"] == str(tmp_path / "w.safetensors")
+    assert "Pretrained by" not in told
+    assert list(pretrained_on(again)) == ["nobody here knows what timm:test_resnet was pretrained on"]
 
 
 @pytest.mark.parametrize("of", ["split", "nothing"])

@@ -227,6 +227,7 @@ def test_the_page_shows_boxes(made: dict[str, Artifact], located: Artifact) -> N
         assert [columns.min(), lines.min()] == pytest.approx([x, y], abs=1)
         assert [columns.max(), lines.max()] == pytest.approx([x + w, y + h], abs=2)
     assert "Share of boxes with an IoU over 0.5" in page
+    assert "majority always says the mean of the boxes." in " ".join(page.split())
 
 
 def test_masks_travel_to_other_processes_as_a_handle(made: dict[str, Artifact]) -> None:

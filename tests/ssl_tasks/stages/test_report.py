@@ -22,7 +22,7 @@ from ssl_tasks.store import Output, Store
 
 SMALL = {
     "label_fractions": [0.3, 1.0],
-    "seeds": 2,
+    "seeds": 5,
     "bootstrap": 100,
     "scratch": {"steps": 2, "learning_rates": [0.001]},
 }

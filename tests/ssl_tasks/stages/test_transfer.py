@@ -265,6 +265,10 @@ def test_a_fit_that_fails_is_a_row_and_the_others_finish(
         if (row["strategy"], row["label_fraction"]) == ("linear_probe", 0.1)
     }
     assert seeds == {2}
+    assert [line["num_seeds"] for line in lines] == [2, 3, 3, 3]
+    for line in lines:
+        for prefix, baseline in (("", "random_init"), ("scratch_", "from_scratch"), ("majority_", "majority")):
+            assert line[f"{prefix}difference"] == pytest.approx(line["pretrained"] - line[baseline], abs=1e-12)
 
 
 def test_where_all_fits_of_the_first_strategy_fail_there_is_no_result(

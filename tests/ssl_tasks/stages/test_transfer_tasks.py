@@ -23,7 +23,7 @@ from ssl_tasks.transfer import predictions, retrieved
 
 SMALL: dict[str, Any] = {
     "label_fractions": [0.2, 1.0],
-    "seeds": 2,
+    "seeds": 5,
     "bootstrap": 200,
     "scratch": {"steps": 6, "learning_rates": [0.01]},
 }

@@ -309,6 +309,8 @@ def test_a_fit_that_fails_for_one_target_leaves_no_pooled_fit(store: Store, monk
     )  # fmt: skip
     (failure,) = found.table("failures.parquet").to_pylist()
     assert failure["error"] == "target a: ValueError: singular"
+    # of each of three targets two strategies on two networks, from scratch and the majority
+    assert found.measured["warnings"][0].startswith("1 of 18 fits failed")
     assert {line["strategy"] for line in found.measured["summary"]} == {"linear_probe"}
     assert {line["target"] for line in found.measured["domains"] if line["strategy"] == "knn"} == {"b", "c"}
 
