@@ -123,7 +123,7 @@ def test_a_further_encoder_takes_views_of_another_size(store: Store, chain: Any,
         picture(seed, 16).save(folder / f"{seed:02d}.png")
     sections = {"ingest": {"path": str(tmp_path / "photos")}, "clean": {"min_side": 4}}
     data = chain(store, {**sections, "normalize": {"size": 16}, "augment": {"size": 8}})
-    own = pretrained(data, "test_vit")
+    own = pretrained(data, "vit_tiny_patch16_224")  # of one size, unless it is told of others
     others = [Further(own, EncoderInfo.model_validate(own.json("encoder.json")))]
     cpu = torch.device("cpu")
     context = make_context(Options(), data["normalize"], own, np.arange(4), [], cpu, None, others)
