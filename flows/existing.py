@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.recipe import ADOPT, Recipe, builtin_recipes, lay_over, open_to_read, read_recipe, recipe_model
+from flows.recipe import (
+    ADOPT,
+    Recipe,
+    builtin_recipes,
+    encoder_stage,
+    lay_over,
+    open_to_read,
+    read_recipe,
+    recipe_model,
+)
 from ssl_tasks.adoption.reference import FORMS, absolute, parse
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
@@ -90,12 +99,12 @@ def locate(encoder: str, uri: str) -> str:
 
 def _of_run(store: Store, text: str) -> str:
     record = find_run(store, text)
-    made = [stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")]
-    if not made:
+    made = encoder_stage(record)
+    if made is None:
         raise RequestError(f"encoder {text}: the run {record.run_id} has no encoder yet; it is {record.state}")
-    if made[0].name == ADOPT and parse(record.recipe[ADOPT]["encoder"]) is None:
+    if made.name == ADOPT and parse(record.recipe[ADOPT]["encoder"]) is None:
         return str(record.recipe[ADOPT]["encoder"])  # what that run adopted
-    return made[0].fingerprint
+    return made.fingerprint
 
 
 def _refuse_normalization(overrides: Sequence[str]) -> None:

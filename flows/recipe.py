@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import Field, ValidationError, create_model
@@ -21,6 +21,9 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
 from ssl_tasks.training.config import MethodChoice
+
+if TYPE_CHECKING:
+    from ssl_tasks.store.runs import RunRecord, StageRecord
 
 BUILTIN = Path(__file__).parent / "recipes"
 DEFAULT_STORE = "./pretextflow-store"
@@ -217,12 +220,16 @@ def _fingerprint(reference: str, store: str) -> str:
         record = find_run(open_to_read(store), reference)
     except RequestError as error:
         raise RequestError(f"transfer.encoders: {error}") from error
-    pretrain = [
-        stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")
-    ]
-    if not pretrain:
+    made = encoder_stage(record)
+    if made is None:
         raise RequestError(f"transfer.encoders: run {record.run_id} has trained no encoder; it is {record.state}")
-    return pretrain[0].fingerprint
+    return made.fingerprint
+
+
+def encoder_stage(record: RunRecord) -> StageRecord | None:
+    """The stage that gave a run its encoder, where it came so far."""
+    made = [stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")]
+    return made[0] if made else None
 
 
 def default_store() -> str:

@@ -20,11 +20,27 @@ from ssl_tasks.backbones import build_backbone
 from ssl_tasks.encoder import EncoderInfo, save_weights
 from ssl_tasks.store import Output
 
+QUICK = {
+    "strategies": ["linear_probe", "last_layers"],
+    "label_fractions": [1.0],
+    "seeds": 1,
+    "bootstrap": 100,
+    "raw_input": False,
+    "scratch": {"steps": 2, "learning_rates": [0.001]},
+    "tune": {"steps": 2, "learning_rates": [0.001]},
+}
+SPLIT = {"fractions": {"train": 0.6, "val": 0.1, "test": 0.3}}
+
 
 def picture(seed: int, side: int = 64) -> Image.Image:
     """Smooth shapes, different for every seed."""
     coarse = np.random.default_rng(seed).integers(30, 220, (7, 9, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def recipe(encoder: str, path: Path, **sections: Any) -> dict[str, Any]:
+    """Sections that evaluate an encoder in a moment."""
+    return {"adopt": {"encoder": encoder}, "ingest": {"path": str(path)}, "split": SPLIT, "transfer": QUICK, **sections}
 
 
 def pretrained(data: Mapping[str, Artifact], backbone: str, method: str = "simclr", steps: int = 7) -> Artifact:

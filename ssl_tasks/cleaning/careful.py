@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ssl_tasks.schema import ROW
 from ssl_tasks.store import Output
@@ -71,8 +72,6 @@ def without(raw: pa.Table, places: list[int]) -> pa.Table:
 
 
 def _nulled(column: pa.Array, keep: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
     return pc.if_else(keep, column, pa.scalar(None, column.type))
 
 

@@ -78,10 +78,7 @@ def run(
         StageError: all fits of the first strategy failed, or of a baseline of it.
     """
     if not config.strategies:
-        empty = {METRICS_FILE: TRANSFER, COMPARISONS_FILE: COMPARISONS, PREDICTIONS_FILE: PREDICTIONS}
-        for name, schema in {**empty, CHOICES_FILE: CHOICES, FAILURES_FILE: FAILURES}.items():
-            out.table(name, schema.empty_table())
-        return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
+        return _write_nothing(out)
 
     from ssl_tasks.device import pick
     from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
@@ -135,6 +132,13 @@ def run(
             num_fits = len(fits)
     measured["warnings"] = results.warnings(num_fits, failures)
     return _write(config, out, labelled, method, fits, failures, measured)
+
+
+def _write_nothing(out: Output) -> Artifact:
+    empty = {METRICS_FILE: TRANSFER, COMPARISONS_FILE: COMPARISONS, PREDICTIONS_FILE: PREDICTIONS}
+    for name, schema in {**empty, CHOICES_FILE: CHOICES, FAILURES_FILE: FAILURES}.items():
+        out.table(name, schema.empty_table())
+    return out.artifact(rows=0, measured={"summary": [], "skipped": "transfer.strategies is empty"})
 
 
 def _write(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ssl_tasks.transfer.options import Options
 
 NORM_BATCH = 256
+WEIGHTS: tuple[Weights, Weights] = ("encoder", "initial")
 
 
 def make_context(
@@ -49,7 +50,6 @@ def make_context(
     import torch
 
     from ssl_tasks.backbones import build_backbone
-    from ssl_tasks.encoder import load_encoder
     from ssl_tasks.modalities import modality
     from ssl_tasks.shards import Shards
 
@@ -85,17 +85,12 @@ def make_context(
         with building:
             return build_student(options, seed=seed, **like)
 
-    def networks(of: Artifact, weights: Weights, like: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
-        def source() -> nn.Module:
-            network = load_encoder(of, weights).backbone
-            if weights == "initial":
-                settle(network.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
-            return network.cpu()
-
-        return _copies(source, like, building)
+    def settled(network: nn.Module) -> None:
+        settle(network.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
 
     def both(of: Artifact, like: Callable[[], nn.Module]) -> dict[str, Callable[[], nn.Module]]:
-        return {info["method"]: networks(of, "encoder", like), RANDOM_INIT: networks(of, "initial", like)}
+        trained, untrained = (_network(of, weights, settled) for weights in WEIGHTS)
+        return {info["method"]: _copies(trained, like, building), RANDOM_INIT: _copies(untrained, like, building)}
 
     return Context(
         payload=payload,
@@ -113,6 +108,20 @@ def make_context(
         ),
         further={one.name: both(one.artifact, functools.partial(built, one)) for one in further},
     )
+
+
+def _network(of: Artifact, weights: Weights, settled: Callable[[nn.Module], None]) -> Callable[[], nn.Module]:
+    """Reads a network; the batch norms of an untrained one get the statistics of train rows by `settled`."""
+
+    def read() -> nn.Module:
+        from ssl_tasks.encoder import load_encoder
+
+        network = load_encoder(of, weights).backbone
+        if weights == "initial":
+            settled(network)
+        return network.cpu()
+
+    return read
 
 
 def _copies(

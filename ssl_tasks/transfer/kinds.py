@@ -36,6 +36,14 @@ IN_UNITS = frozenset({"rmse", "mae"})
 """Metrics in the unit of the numbers that are predicted; all others but log loss and R2 are shares."""
 
 
+def _scores(labels: Labels, scores: Float) -> Answers:
+    return scores, np.zeros(0), np.zeros(0)
+
+
+def _nothing(labels: Labels, scores: Float) -> dict[str, float]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Kind:
     """One of `targets.TASKS`."""
@@ -48,13 +56,13 @@ class Kind:
     """What decides on val where the chosen metric is equal."""
     strategies: tuple[str, ...]
     """What runs where the recipe lists none."""
-    answers: Callable[[Labels, Float], Answers]
-    """From targets and scores to what is kept of the rows."""
     weighted: Callable[..., dict[str, Float]]
     """As `metrics.weighted`."""
-    ranked: Callable[[Labels, Float], dict[str, float]]
+    answers: Callable[[Labels, Float], Answers] = _scores
+    """From targets and scores to what is kept of the rows."""
+    ranked: Callable[[Labels, Float], dict[str, float]] = _nothing
     """Metrics without an interval, from targets and scores."""
-    fitted: Callable[[Labels, Float], dict[str, float]]
+    fitted: Callable[[Labels, Float], dict[str, float]] = _nothing
     """How well scores of the fit's own labelled rows agree with these: 1 is entirely."""
 
     def score(self, labels: Labels, scores: Float) -> dict[str, float]:
@@ -95,7 +103,6 @@ KINDS = {
         choices=("macro_f1", "micro_f1", "subset_accuracy", "hamming_loss"),
         tie="log_loss",
         strategies=("linear_probe", "knn"),
-        answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
         weighted=multi_label.weighted,
         ranked=multi_label.ranked,
         fitted=lambda labels, scores: {"train_accuracy": multi_label.subset_accuracy(labels, scores)},
@@ -107,7 +114,6 @@ KINDS = {
         strategies=("ridge", "knn"),
         answers=lambda labels, scores: (scores[:, 0], np.zeros(0), np.zeros(0)),
         weighted=regression.weighted,
-        ranked=lambda labels, scores: {},
         fitted=lambda labels, scores: {"train_r2": regression.r2(labels, scores[:, 0])},
     ),
     RETRIEVAL: Kind(
@@ -115,29 +121,21 @@ KINDS = {
         choices=retrieved.METRICS,
         tie="mean_average_precision",
         strategies=("retrieval",),
-        answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
         weighted=retrieved.weighted,
-        ranked=lambda labels, scores: {},
-        fitted=lambda labels, scores: {},
     ),
     SEGMENTATION: Kind(
         metrics=segmented.METRICS,
         choices=segmented.METRICS,
         tie="pixel_accuracy",
         strategies=("segmentation",),
-        answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
         weighted=segmented.weighted,
         ranked=segmented.per_class,
-        fitted=lambda labels, scores: {},
     ),
     LOCALIZATION: Kind(
         metrics=located.METRICS,
         choices=located.METRICS,
         tie="mean_box_iou",
         strategies=("boxes",),
-        answers=lambda labels, scores: (scores, np.zeros(0), np.zeros(0)),
         weighted=located.weighted,
-        ranked=lambda labels, scores: {},
-        fitted=lambda labels, scores: {},
     ),
 }
