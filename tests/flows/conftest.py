@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -175,6 +178,8 @@ def command(environment: dict[str, str], tmp_path: Path) -> Iterator[Command]:
 
 
 Api = Callable[..., Any]
+BUSY_SECONDS = 30.0
+"""The server answers 503 when its database is locked, and expects that its clients ask again."""
 
 
 @pytest.fixture
@@ -184,7 +189,14 @@ def api(server: str) -> Api:
     def ask(path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{server}/{path}", data=data, headers={"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read() or "null")
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=30) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
 
     return ask
