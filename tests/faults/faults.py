@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from places import Place
+from places import Place, move_clock
 from tests_runs import Run, checksums, step_of
 
 TRAINING, FEED, RAYLET, HEAD, SERVER = (
@@ -167,12 +167,7 @@ def _lost_store(run: Run, place: Place, chance: random.Random) -> None:
 
 def moved_clock(seconds: int) -> Strike:
     """The time of day jumps by so much for all processes of the run."""
-    return lambda run, place, chance: _write_clock(place, seconds)
-
-
-def _write_clock(place: Place, seconds: int) -> None:
-    (place.folder / "clock.new").write_text(f"{seconds:+d}\n")
-    os.replace(place.folder / "clock.new", place.folder / "clock")
+    return lambda run, place, chance: move_clock(place.folder, seconds)
 
 
 def _poison(run: Run, place: Place, chance: random.Random) -> None:
