@@ -30,6 +30,7 @@ MINUTES = 60
 MARK = "PRETEXTFLOW_FAULT_RUN"
 ROOT = Path(__file__).parents[1]
 COMMAND = (sys.executable, "-m", "flows.cli")
+STEPS = 108
 CHECKPOINT_EVERY = 10
 RECIPE: dict[str, Any] = {
     "name": "faults",
@@ -52,7 +53,7 @@ RECIPE: dict[str, Any] = {
 
 
 def write_recipe(folder: Path) -> Path:
-    """Of 108 steps."""
+    """Of `STEPS` steps."""
     path = folder / "faults.yaml"
     path.write_text(yaml.safe_dump(RECIPE))
     return path
