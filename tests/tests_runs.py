@@ -162,7 +162,10 @@ def step_now(store: Path | str) -> int:
         with contextlib.suppress(OSError):
             path = f"partial/{name}/{PROGRESS_FILE}"
             said = opened.read_json(path) or {}
-            age = max(0.0, time.time() - opened.fs.get_file_info(opened.full(path)).mtime_ns / 1e9)
+            written_at = opened.fs.get_file_info(opened.full(path)).mtime_ns
+            if written_at is None:  # gone by now
+                continue
+            age = max(0.0, time.time() - written_at / 1e9)
             since = int(age * said.get("rows_per_second", 0.0) / RECIPE["pretrain"]["batch_size"])
             written = max(checkpoint_steps(opened, f"partial/{name}"), default=0)
             steps.append(max(written, min(int(said.get("step", 0)) + since, int(said.get("total_steps", 0)))))

@@ -16,7 +16,7 @@ from ssl_tasks.cluster import look
 from ssl_tasks.cluster.connect import Connection, connection
 from ssl_tasks.cluster.nodes import Demand, Node, lacks, room, wants_gpu
 from ssl_tasks.cluster.worker import train_worker
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.errors import RequestError, StageError, StalledError
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.store.runs import RUN_VARIABLE
 from ssl_tasks.training.config import PretrainConfig
@@ -147,7 +147,7 @@ def _watch(job: Job) -> Iterator[None]:
     """End the block when a rank has failed and others wait for it, or when no step is made for `timeout_minutes`.
 
     Raises:
-        StageError: no progress. On another thread than the main one nothing is watched: signals arrive there.
+        StalledError: no progress. On another thread than the main one nothing is watched: signals arrive there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -163,7 +163,7 @@ def _watch(job: Job) -> Iterator[None]:
         yield
     except _GivenUp:
         if stalled.is_set():
-            raise StageError(
+            raise StalledError(
                 f"pretrain: no progress for {job.config.timeout_minutes:g} minutes (pretrain.timeout_minutes); "
                 "`pretextflow rerun` continues from the last checkpoint"
             ) from None

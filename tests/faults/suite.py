@@ -60,7 +60,7 @@ class Injection:
     recovered: bool = False
     lost_steps: int = 0
     seconds: float = 0.0
-    """From the fault until the run was further than it had been, reruns included."""
+    """Longest time from the fault on without a new stage or step: starting again and steps made twice included."""
     seconds_to_end: float = 0.0
     late_seconds: float = 0.0
     """Longer than it may take to exit after Ctrl-C."""
@@ -83,25 +83,26 @@ class Undisturbed:
 
 
 class Watch(threading.Thread):
-    """Looks until the run is further than it was, and for the lowest step on the way."""
+    """Looks for the longest time without a new stage or step, and for the lowest step of the stage under way."""
 
     def __init__(self, store: str, stages: int, step: int) -> None:
         super().__init__(daemon=True)
-        self.store, self.before = store, (stages, step)
-        self.began, self.passed_after, self.lowest, self.done = time.monotonic(), 0.0, step, threading.Event()
+        self.store, self.stages, self.lowest = store, stages, step
+        self.began, self.standstill, self.done = time.monotonic(), 0.0, threading.Event()
 
     def run(self) -> None:
         """In its thread."""
+        best, since = (self.stages, self.lowest), self.began
         while not self.done.wait(LOOK_SECONDS):
             try:
-                stages, step = len(checksums(self.store)), step_of(self.store)
+                found = len(checksums(self.store)), step_of(self.store)
             except (OSError, RequestError):  # a store that is away
                 continue
-            if stages == self.before[0]:
-                self.lowest = min(self.lowest, step)
-            if (stages, step) > self.before:
-                break
-        self.passed_after = time.monotonic() - self.began
+            if found[0] == self.stages:
+                self.lowest = min(self.lowest, found[1])
+            if found > best:
+                now = time.monotonic()
+                best, since, self.standstill = found, now, max(self.standstill, now - since)
 
 
 def inject(name: str, place: Place, seed: int, chance: random.Random, undisturbed: Undisturbed) -> Injection:
@@ -128,7 +129,7 @@ def inject(name: str, place: Place, seed: int, chance: random.Random, undisturbe
         found.left += tuple(again.left_behind())
     watch.done.set()
     watch.join()
-    found.seconds, found.seconds_to_end = watch.passed_after, time.monotonic() - watch.began
+    found.seconds, found.seconds_to_end = watch.standstill, time.monotonic() - watch.began
     fault.heal(place)
     found.left += (*run.left_behind(), *place.left())
     made = checksums(store)

@@ -8,14 +8,16 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cluster import train
 from ssl_tasks.cluster.connect import connection, require_answer
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.errors import RequestError, StageError, StalledError
 from ssl_tasks.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -187,3 +189,13 @@ def test_a_connection_inside_another_is_the_same(ray_session: None) -> None:
     with connection() as inner:
         assert inner.embedded
     assert ray.is_initialized()
+
+
+def test_a_training_that_stands_still_is_ended(store: Store) -> None:
+    job = Mock(config=Mock(timeout_minutes=0.01), partial="partial/x", out=Mock(store=store, attempt="a"))
+
+    def fit() -> None:
+        time.sleep(30)
+
+    with pytest.raises(StalledError, match=r"no progress for 0\.01 minutes \(pretrain\.timeout_minutes\)"):
+        train._fit(job, Mock(fit=fit))
