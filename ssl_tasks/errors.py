@@ -17,5 +17,5 @@ class StageError(PretextflowError):
     """A stage could not do its work on valid input: budget exceeded, collapse, NaN. Exit status 1."""
 
 
-class StalledError(StageError):
-    """A stage made no progress for as long as the recipe allows. It did nothing wrong, so that it is tried again."""
+class TryAgainError(StageError):
+    """What a stage runs on stood still or died. The stage did nothing wrong, so that it is tried again."""

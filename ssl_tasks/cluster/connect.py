@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives the connection starts a new cluster of its own
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
+NEEDED = ("raylet", "gcs_server")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,17 @@ class Connection:
 
     embedded: bool
     """Whether the cluster is our own and ends with this process."""
+
+    def dead(self) -> str:
+        """Which of the processes that a cluster of our own cannot do without has died; "" where none has.
+
+        Ray waits for ever for a node that nobody starts again, and a minute for the head before it ends this process.
+        """
+        import ray._private.worker
+
+        node = ray._private.worker._global_node  # no public name gives it
+        found = [kind for kind, _ in node.dead_processes()] if self.embedded and node else []
+        return next((kind for kind in found if kind in NEEDED), "")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 from flows.execution import Execution, Listener, is_unforeseen, prepare
 from flows.preflight import ray_environment, unreachable
 from flows.recipe import load_recipe
-from ssl_tasks.errors import RequestError, StageError, StalledError
+from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store.runs import load_run
 
 Begin = Callable[..., Execution]
@@ -91,7 +91,7 @@ def test_a_refusal_is_final_whatever_tries_are_left(begin: Begin) -> None:
 
 
 def test_a_standstill_is_worth_another_try_and_a_refusal_is_not() -> None:
-    assert is_unforeseen(StalledError("no progress"))
+    assert is_unforeseen(TryAgainError("no progress"))
     assert is_unforeseen(OSError("gone"))
     assert not is_unforeseen(StageError("NaN"))
     assert not is_unforeseen(KeyboardInterrupt())
