@@ -201,7 +201,7 @@ def _cut(run: Run, place: Place, chance: random.Random) -> None:
     """The worker's host is cut off for longer than the head waits for a node, or for less."""
     link = f"pf{run.process.pid}-w"
     subprocess.run(["ip", "link", "set", link, "down"], check=True)
-    time.sleep(chance.choice([3.0, 60.0]))
+    time.sleep(chance.choice([3.0, 90.0]))
     subprocess.run(["ip", "link", "set", link, "up"], check=True)
 
 
@@ -239,5 +239,5 @@ FAULTS = {
     "nodes_driver": Fault("driver of a shared cluster killed", _driver, trains, place="nodes"),
     "head_back": Fault("head killed, back within 10 s, with Redis", _restarted_head, trains, place="nodes_with_redis"),
     "head_lost": Fault("head killed, a new cluster for the rerun", _lost_head, trains, _new_cluster, "nodes"),
-    "network": Fault("network between two hosts cut for 3 s or a minute", _cut, trains, place="hosts"),
+    "network": Fault("network between two hosts cut for 3 or 90 s", _cut, trains, place="hosts"),
 }
