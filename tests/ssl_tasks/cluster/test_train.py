@@ -8,16 +8,14 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock, patch
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.cluster import train
-from ssl_tasks.cluster.connect import Connection, connection, require_answer
-from ssl_tasks.errors import RequestError, StageError, TryAgainError
+from ssl_tasks.cluster.connect import connection, require_answer
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -189,29 +187,3 @@ def test_a_connection_inside_another_is_the_same(ray_session: None) -> None:
     with connection() as inner:
         assert inner.embedded
     assert ray.is_initialized()
-
-
-@pytest.mark.parametrize(
-    ("minutes", "dead", "said"),
-    [
-        (0.01, "", r"no progress for 0\.01 minutes \(pretrain\.timeout_minutes\)"),
-        (0.0, "raylet", r"the local Ray has died \(raylet\)"),
-    ],
-)
-def test_a_training_that_cannot_go_on_is_ended(store: Store, minutes: float, dead: str, said: str) -> None:
-    job = Mock(config=Mock(timeout_minutes=minutes), partial="partial/x", out=Mock(store=store, attempt="a"))
-
-    def fit() -> None:
-        time.sleep(30)
-
-    with pytest.raises(TryAgainError, match=said):
-        train._fit(job, Mock(fit=fit), Mock(dead=lambda: dead))
-
-
-def test_a_process_of_ray_that_died_is_named() -> None:
-    with connection() as ours:
-        assert ours.dead() == ""
-    ended = [("log_monitor", Mock()), ("raylet", Mock())]
-    with patch("ray._private.worker._global_node", Mock(dead_processes=lambda: ended)):
-        assert Connection(embedded=True).dead() == "raylet"
-        assert Connection(embedded=False).dead() == ""
