@@ -46,7 +46,7 @@ RECIPE: dict[str, Any] = {
         "compile": "never",
         "threads": 1,
         "checkpoint_every_steps": CHECKPOINT_EVERY,
-        "timeout_minutes": 2,
+        "timeout_minutes": 1,
     },
     "transfer": {"seeds": 2, "label_fractions": [0.1], "bootstrap": 100, "scratch": {"steps": 10}},
 }
