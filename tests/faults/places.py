@@ -7,6 +7,7 @@ with PLACES["folder"](folder, recipe) as place:
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -88,6 +89,7 @@ def on_object_storage(folder: Path, recipe: Path) -> Iterator[Place]:
 
     environment = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_EC2_METADATA_DISABLED": "true"}
     os.environ |= environment  # the suite reads the store too
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
