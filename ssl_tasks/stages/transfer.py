@@ -95,7 +95,7 @@ def run(
         RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
     }
     if config.raw_input:
-        encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
+        encoders[RAW_INPUT] = lambda: raw.RawInput(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), _device(config)
     others = further.read(config.encoders, out.uri)
     adopted = pretrain.manifest.parents.get(ADOPTED, "")
