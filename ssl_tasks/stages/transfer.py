@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from ssl_tasks.transfer.data import Labelled
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure, Fit
+    from ssl_tasks.transfer.rows import Rows
     from ssl_tasks.transfer.runners import Runner
 
 
@@ -90,7 +91,7 @@ def run(
         domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
-    encoders = {
+    encoders: dict[str, Callable[[], Rows]] = {
         method: lambda: data.embeddings(embed, PRETRAINED_FILE, labelled.splits),
         RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
     }

@@ -139,10 +139,10 @@ def _stages(store: Path, began: float) -> Iterator[tuple[str, float, float]]:
 
 
 def _by_stage(samples: list[tuple[float, str, int]], stages: list[tuple[str, float, float]]) -> dict[str, Any]:
-    """Peaks; what lies between two stages counts to the one before."""
-    found: dict[str, dict[str, float]] = {}
+    """Peaks; between stages a process may still hold what the last one has left."""
+    found: dict[str, dict[str, float]] = {name: {} for name, *_ in stages}
     for now, kind, size in samples:
-        stage = next((name for name, start, _ in reversed(stages) if now >= start), "before")
+        stage = next((name for name, start, end in stages if start <= now <= end), "between stages")
         peaks = found.setdefault(stage, {})
         peaks[kind] = max(peaks.get(kind, 0.0), round(size / 1e6, 1))
     return found
