@@ -48,7 +48,8 @@ def cut(
 
 def _cut_stratum(block: Int, sizes: Int, shares: Shares, owed: dict[str, float], decided: Int8) -> None:
     total, half = int(sizes.sum()), sizes.max(initial=0) / 2
-    middles = np.cumsum(sizes) - sizes / 2
+    middles = np.cumsum(sizes, dtype=np.float64)
+    middles -= sizes / 2
     place = passed = 0
     for name, share in ((TEST, shares.test), (VAL, shares.val)):
         end = passed + share * total + min(max(owed[name], -half), half)
