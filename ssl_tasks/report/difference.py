@@ -249,13 +249,11 @@ def _headline(old: Side, new: Side, found: Mapping[str, Any]) -> str:
     if line is None:
         return found["notes"][0] if found["notes"] else "The runs have no strategy and label budget in common."
     difference, is_same = line["difference"], shared(old, new, "pretrain") or shared(old, new, "adopt")
+    few = f"Too few seeds in common ({difference['num_seeds']}; at least {FEW_SEEDS} are needed, transfer.seeds)"
     verdict = {
         "better": "The new run is better",
         "worse": "The new run is worse",
-        "open": f"Too few seeds in common ({difference['num_seeds']}; at least {FEW_SEEDS} are needed, transfer.seeds) to "
-        "tell the runs apart"
-        if few_seeds(difference)
-        else "The test cannot tell the runs apart",
+        "open": f"{few} to tell the runs apart" if few_seeds(difference) else "The test cannot tell the runs apart",
     }[judge(difference, "")]
     return (
         f"{'Both runs have the same encoder. ' if is_same else ''}{verdict}: with {labels(line['new'])}, "
