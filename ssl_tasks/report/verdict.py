@@ -111,8 +111,8 @@ def judge(line: Line, prefix: str) -> Judgement:
 
 def few_seeds(line: Line, prefix: str = "") -> bool:
     """Whether a comparison rests on fewer seeds than an answer needs, by prefix as for `judge`."""
-    few: bool = line.get(f"{prefix}num_seeds", line["num_seeds"]) < FEW_SEEDS
-    return few
+    seeds: int = line.get(f"{prefix}num_seeds", line["num_seeds"])
+    return seeds < FEW_SEEDS
 
 
 def gains(line: Line, prefix: str) -> tuple[float, float, float]:
