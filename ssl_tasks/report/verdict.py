@@ -111,8 +111,8 @@ def judge(line: Line, prefix: str) -> Judgement:
 
 def few_seeds(line: Line, prefix: str = "") -> bool:
     """Whether a comparison rests on fewer seeds than an answer needs, by prefix as for `judge`."""
-    seeds: int = line.get(f"{prefix}num_seeds", line["num_seeds"])
-    return seeds < FEW_SEEDS
+    seeds = line[own] if (own := f"{prefix}num_seeds") in line else line["num_seeds"]
+    return int(seeds) < FEW_SEEDS
 
 
 def gains(line: Line, prefix: str) -> tuple[float, float, float]:
