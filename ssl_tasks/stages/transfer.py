@@ -52,7 +52,7 @@ from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 if TYPE_CHECKING:
     import torch
 
-    from ssl_tasks.transfer.base import Context, FloatArray
+    from ssl_tasks.transfer.base import Context
     from ssl_tasks.transfer.data import Labelled
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure, Fit
@@ -115,7 +115,7 @@ def run(
         encoders = _map_makers(local, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
 
     @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
-    def features(method: str) -> list[FloatArray]:
+    def features(method: str) -> list[Rows]:
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
         return [further.embed(one, weights, normalize, labelled.train, here) for one in others]
 

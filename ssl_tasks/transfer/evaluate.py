@@ -61,7 +61,7 @@ def evaluate(
     encoders: Mapping[str, Callable[[], Rows]],
     context: Context | None,
     runner: Runner,
-    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
+    further: Callable[[str], Sequence[Rows]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
@@ -132,7 +132,7 @@ class _Runs:
         method: str,
         load: Callable[[], Rows],
         context: Context | None,
-        further: Callable[[str], Sequence[FloatArray]],
+        further: Callable[[str], Sequence[Rows]],
     ) -> list[Fit | Failure]:
         """The fits of all strategies on one encoder."""
         done: list[Fit | Failure] = []
@@ -150,7 +150,7 @@ class _Runs:
         method: str,
         features: Rows | None,
         context: Context | None,
-        further: Callable[[str], Sequence[FloatArray]],
+        further: Callable[[str], Sequence[Rows]],
     ) -> tuple[Any, Any, list[int]]:
         """Rows and context, as the runner shares them, and the widths of the encoders whose rows stand side by side."""
         if found.needs != "embeddings":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -75,10 +76,11 @@ class Stored(Parts):
 
 
 def parts(features: Any) -> Iterator[FloatArray]:
-    """Those of `Parts`, or of an array (N, D)."""
+    """Those of `Parts`, or of an array (N, D), which may be mapped."""
     if isinstance(features, Parts):
         return features.parts()
-    return (features[first : first + PART_ROWS] for first in range(0, len(features), PART_ROWS))
+    starts = range(0, len(features), PART_ROWS)
+    return (np.asarray(features[first : first + PART_ROWS], np.float64) for first in starts)
 
 
 def among(features: Any, positions: IntArray) -> Iterator[tuple[FloatArray, IntArray]]:
@@ -104,15 +106,19 @@ class TrainRows:
     def mean(self, axis: int) -> FloatArray:
         """(D,) for axis 0."""
         assert axis == 0, "of columns alone"
-        return np.concatenate([self._mean(one, lambda rows: rows) for one in self._features])
+        return np.concatenate(self._means)
 
     def std(self, axis: int) -> FloatArray:
         """(D,) for axis 0."""
         assert axis == 0, "of columns alone"
-        return np.concatenate([np.sqrt(self._variance(one)) for one in self._features])
+        pairs = zip(self._features, self._means, strict=True)
+        return np.sqrt(np.concatenate([self._variance(one, mean) for one, mean in pairs]))
 
-    def _variance(self, features: Any) -> FloatArray:
-        mean = self._mean(features, lambda rows: rows)
+    @cached_property
+    def _means(self) -> list[FloatArray]:
+        return [self._mean(one, lambda rows: rows) for one in self._features]
+
+    def _variance(self, features: Any, mean: FloatArray) -> FloatArray:
         return self._mean(features, lambda rows: np.square(rows - mean))
 
     def _mean(self, features: Any, of: Callable[[FloatArray], FloatArray]) -> FloatArray:

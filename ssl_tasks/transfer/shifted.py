@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ssl_tasks.transfer.base import Context, FloatArray
+from ssl_tasks.transfer.base import Context
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.domains import Shift
 from ssl_tasks.transfer.evaluate import Plan, evaluate
@@ -46,7 +46,7 @@ def evaluate_shifts(
     encoders: Mapping[str, Callable[[], Rows]],
     context: Context,
     runner: Runner,
-    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
+    further: Callable[[str], Sequence[Rows]] = lambda method: (),
 ) -> Shifted:
     """As `evaluate`, for each target; every fit on an encoder also says how far the domains lie apart in it."""
     of_targets, failures = [], []
