@@ -1,13 +1,14 @@
 """How the memory of a whole run grows with its rows, by stage and by kind of process. Prints JSON.
 
-    python tests/benchmarks/memory.py WORK [NUM_ROWS ...]         # 50000 1000000; 3 GB in WORK, an hour and more
+    python tests/benchmarks/memory.py images|table WORK [NUM_ROWS ...]    # 50000 1000000; 3 GB in WORK
 
-Parquet files of different JPEG images of 8 x 8 pixels are made, as many labelled ones (2,000, of two classes) whatever
-the number of rows, and `pretextflow run` goes from ingest to the report by `memory.yaml`: near duplicates, 100 steps of
-SimCLR, embeddings of all rows, a linear probe and kNN beside all baselines. Meanwhile the private memory of every
-process of the run is looked at ten times a second: what it has for itself (Private_Dirty of smaps_rollup), without the
-clean pages of mapped files. A process is known by a variable of its environment, and stages by the times in their
-manifests. The aim: from 50,000 to 1,000,000 rows no process grows by more than 10% and 64 bytes a row.
+Parquet files are made, of different JPEG images of 8 x 8 pixels or of eight columns of numbers, with as many labelled
+rows (2,000, of two classes) whatever the number of rows, and `pretextflow run` goes from ingest to the report by
+`memory_images.yaml` or `memory_table.yaml`: near duplicates of images, 100 steps of SimCLR (SCARF), embeddings of all
+rows, a linear probe and kNN beside all baselines. Meanwhile the private memory of every process of the run is looked at
+ten times a second: what it has for itself (Private_Dirty of smaps_rollup), without the clean pages of mapped files. A
+process is known by a variable of its environment, and stages by the times in their manifests. The aim: from 50,000 to
+1,000,000 rows no process grows by more than 10% and 64 bytes a row.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-FILE_ROWS, LABELLED, SIDE = 50_000, 2_000, 8
+FILE_ROWS, LABELLED, SIDE, COLUMNS = 50_000, 2_000, 8, 8
 LOOK_SECONDS = 0.1
 MARK = "PRETEXTFLOW_MEMORY_BENCHMARK"
 SHARE, BYTES_A_ROW = 0.10, 64
@@ -47,27 +48,42 @@ Peaks = dict[tuple[str, str], float]
 """Megabytes by stage and kind of process."""
 
 
-def make_data(folder: Path, num_rows: int) -> None:
-    """Write Parquet files of images, every `num_rows / LABELLED`-th with a label."""
+def make_data(kind: str, folder: Path, num_rows: int) -> None:
+    """Write Parquet files, every `num_rows / LABELLED`-th row with a label."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
-    import simplejpeg
 
     folder.mkdir(parents=True)
     every = num_rows // LABELLED
     for first in range(0, num_rows, FILE_ROWS):
-        rows = range(first, min(first + FILE_ROWS, num_rows))
+        rows = np.arange(first, min(first + FILE_ROWS, num_rows))
         random = np.random.Generator(np.random.Philox(key=first))
-        images = random.integers(0, 256, (len(rows), SIDE, SIDE, 3), dtype=np.uint8)
-        labels = [("left", "right")[row // every % 2] if row % every == 0 else None for row in rows]
-        for image, label in zip(images, labels, strict=True):
-            if label is not None:  # something to be learnt
-                image[:, SIDE // 2 :] //= 1 + 3 * (label == "left")
-                image[:, : SIDE // 2] //= 1 + 3 * (label == "right")
-        encoded = [simplejpeg.encode_jpeg(image, quality=95) for image in images]
-        table = pa.table({"image": pa.array(encoded, pa.large_binary()), "label": pa.array(labels, pa.string())})
+        is_left = rows // every % 2 == 0
+        columns = images(random, is_left) if kind == "images" else numbers(random, is_left)
+        names = pa.array(np.where(is_left, "left", "right"), pa.string())
+        labels = pa.array(names.to_pylist(), pa.string(), mask=rows % every != 0)
+        table = pa.table({**columns, "label": labels})
         pq.write_table(table, folder / f"{first:08d}.parquet", compression="none", row_group_size=2_000)
+
+
+def images(random: Any, is_left: Any) -> dict[str, Any]:
+    """Noise with one half darker."""
+    import numpy as np
+    import pyarrow as pa
+    import simplejpeg
+
+    pixels = random.integers(0, 256, (len(is_left), SIDE, SIDE, 3), dtype=np.uint8)
+    pixels[is_left, :, SIDE // 2 :] //= 4
+    pixels[~is_left, :, : SIDE // 2] //= 4
+    return {"image": pa.array([simplejpeg.encode_jpeg(image, quality=95) for image in pixels], pa.large_binary())}
+
+
+def numbers(random: Any, is_left: Any) -> dict[str, Any]:
+    """Columns of which the first tells the classes apart."""
+    values = random.normal(size=(len(is_left), COLUMNS)).round(4)
+    values[:, 0] += is_left
+    return {f"x{number}": column for number, column in enumerate(values.T)}
 
 
 class Looker:
@@ -108,14 +124,14 @@ def _private(pid: str) -> int:
     return 1024 * int(found[1]) if found else 0
 
 
-def run(work: Path, num_rows: int) -> dict[str, Any]:
+def run(kind: str, work: Path, num_rows: int) -> dict[str, Any]:
     """A run and what its processes held at most, in each stage."""
     folder, store = work / f"rows-{num_rows}", work / f"store-{num_rows}"
     if not folder.exists():
-        make_data(folder, num_rows)
+        make_data(kind, folder, num_rows)
     env = {**os.environ, "PREFECT_HOME": str(work / "prefect"), "PYTHONPATH": str(ROOT), MARK: str(num_rows)}
     env["XDG_CACHE_HOME"] = str(work / "cache")
-    command = [sys.executable, "-m", "flows.cli", "run", str(Path(__file__).with_suffix(".yaml")), "--json"]
+    command = [sys.executable, "-m", "flows.cli", "run", str(Path(__file__).with_name(f"memory_{kind}.yaml")), "--json"]
     command += ["--store", str(store), "--set", f"ingest.path={folder}"]
     looker, began = Looker(str(num_rows)), time.time()
     with open(work / f"run-{num_rows}.log", "w") as log:
@@ -165,18 +181,17 @@ def growth(less: dict[str, Any], more: dict[str, Any]) -> Iterator[dict[str, Any
             }
 
 
-def main(work: Path, counts: list[int]) -> None:
+def main(kind: str, work: Path, counts: list[int]) -> None:
     """Measure and print."""
     found = []
     for count in counts:
-        found.append(run(work, count))
+        found.append(run(kind, work, count))
         print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-        if "PRETEXTFLOW_KEEP" not in os.environ:
-            for name in (f"rows-{count}", f"store-{count}"):
-                shutil.rmtree(work / name)
+        for name in (f"rows-{count}", f"store-{count}"):
+            shutil.rmtree(work / name)
     grown = [line for less, more in itertools.pairwise(found) for line in growth(less, more)]
-    print(json.dumps({"cores": os.cpu_count(), "measured": found, "growth": grown}, indent=1))
+    print(json.dumps({"kind": kind, "cores": os.cpu_count(), "measured": found, "growth": grown}, indent=1))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), [int(count) for count in sys.argv[2:]] or [50_000, 1_000_000])
+    main(sys.argv[1], Path(sys.argv[2]), [int(count) for count in sys.argv[3:]] or [50_000, 1_000_000])
