@@ -23,7 +23,11 @@ class Shares:
 
 
 def cut(
-    strata: NDArray[np.int32], sizes: Int, order: Int, shares: Shares, owed: Mapping[str, float] | None = None
+    strata: NDArray[np.int32],
+    sizes: Int,
+    order: NDArray[np.int32],
+    shares: Shares,
+    owed: Mapping[str, float] | None = None,
 ) -> Int8:
     """A split for each group: within a stratum, groups in random order are cut where the shares say.
 
@@ -61,7 +65,7 @@ def _cut_stratum(block: Int, sizes: Int, shares: Shares, owed: dict[str, float],
         place, passed = stop, passed + took
 
 
-def deal_folds(strata: NDArray[np.int32], sizes: Int, order: Int, folds: int) -> Int:
+def deal_folds(strata: NDArray[np.int32], sizes: Int, order: NDArray[np.int32], folds: int) -> Int:
     """(G,) number of each group's fold: dealt out stratum by stratum, large groups first, there and back.
 
     So of every stratum, and of all, each fold gets its share of groups, and nearly its share of rows.

@@ -112,7 +112,8 @@ class TrainRows:
         """(D,) for axis 0."""
         assert axis == 0, "of columns alone"
         pairs = zip(self._features, self._means, strict=True)
-        return np.sqrt(np.concatenate([self._variance(one, mean) for one, mean in pairs]))
+        deviation: FloatArray = np.sqrt(np.concatenate([self._variance(one, mean) for one, mean in pairs]))
+        return deviation
 
     @cached_property
     def _means(self) -> list[FloatArray]:
