@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small; read when NumPy and torch are imported
 
 import numpy as np
 import pytest
@@ -17,6 +20,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tests_chain import run_chain
 
 Chain = Callable[..., dict[str, Artifact]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `pytest -n 2`."""
+    from tests_schedule import ByFile
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        from tests_schedule import longest_first
+
+        longest_first(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
