@@ -102,7 +102,13 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def small(shapes: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def small_recipe(shapes: Path) -> dict[str, Any]:
     """Sections of a recipe on `shapes` that trains in a moment."""
-    return {name: dict(section) for name, section in SMALL.items()} | {"ingest": {"path": str(shapes)}}
+    return SMALL | {"ingest": {"path": str(shapes)}}
+
+
+@pytest.fixture
+def small(small_recipe: dict[str, Any]) -> dict[str, Any]:
+    """`small_recipe`, to be changed."""
+    return {name: dict(section) for name, section in small_recipe.items()}
