@@ -17,6 +17,7 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
+import tests_schedule
 from tests_chain import run_chain
 
 Chain = Callable[..., dict[str, Artifact]]
@@ -25,16 +26,12 @@ Chain = Callable[..., dict[str, Artifact]]
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """For `pytest -n 2`."""
-    from tests_schedule import ByFile
-
-    return ByFile(config, log)
+    return tests_schedule.scheduler(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if hasattr(config, "workerinput"):
-        from tests_schedule import longest_first
-
-        longest_first(items)
+        tests_schedule.longest_first(items)
 
 
 @pytest.fixture(scope="session", autouse=True)

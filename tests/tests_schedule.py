@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 SEVERAL_PROCESSES = (
     "tests/ssl_tasks/cluster/",
@@ -16,7 +15,7 @@ SEVERAL_PROCESSES = (
     "tests/flows/test_search.py",
     "tests/flows/test_server.py",
 )
-"""Tests that run on Ray or ask a Prefect server: one of each for all, and no two of them at a time."""
+"""Tests that run on Ray or ask a Prefect server: one of each for all, and no two of these tests at a time."""
 
 
 def starts_processes(nodeid: str) -> bool:
@@ -28,12 +27,13 @@ def longest_first(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: not starts_processes(item.nodeid))
 
 
-class ByFile(LoadScopeScheduling):
+def scheduler(config: pytest.Config, log: Any) -> Any:
     """A worker takes one file after another, for the sake of what its tests share, or all tests with processes."""
+    from xdist.scheduler import LoadScopeScheduling  # known to be there where a scheduler is asked for
 
-    def __init__(self, config: pytest.Config, log: Any) -> None:
-        super().__init__(config, log)
-        config.option.loadscopereorder = False  # in the order of `longest_first`
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "processes" if starts_processes(nodeid) else nodeid.split("::", 1)[0]
 
-    def _split_scope(self, nodeid: str) -> str:
-        return "processes" if starts_processes(nodeid) else nodeid.split("::", 1)[0]
+    config.option.loadscopereorder = False  # in the order of `longest_first`
+    return ByFile(config, log)
