@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ssl_tasks.training.config import OptimizerConfig
 
@@ -98,6 +99,8 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     """
     parameters = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):  # of sharded weights: each rank has the norm of its part
+        norm = norm.full_tensor()
     if max_norm is not None:
         nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
