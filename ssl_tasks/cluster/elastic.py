@@ -1,9 +1,9 @@
 """How many workers train, where the recipe gives a range: Ray Train's own elasticity, held to what this training needs.
 
 Ray's policy counts the workers that the cluster's resources hold. That alone would give the feed's CPUs to workers,
-which then wait for ever (ray#41603), and start numbers of workers that do not share the batch evenly; it would look at nodes
-as they were up to 20 s ago, and wait 60 s for workers on a dead one; and it would grow in the middle of a checkpoint
-interval, whose steps would be lost.
+which then wait for ever (ray#41603), and start numbers of workers that do not share the batch evenly; it would look at
+nodes as they were up to 20 s ago, and wait 60 s for workers on a dead one; and it would grow in the middle of a
+checkpoint interval, whose steps would be lost.
 
 These are private names of Ray 2.60, which pyproject.toml pins.
 """
