@@ -44,13 +44,13 @@ def section(splits: pa.Table, pretrain: Artifact, pictures: Pictures | None, mod
     import torch
 
     from ssl_tasks.device import pick
-    from ssl_tasks.encoder import load_encoder
+    from ssl_tasks.encoder import load_encoder, ready
 
     positions = neighbours.chosen(splits)[:SAMPLES]
     if not len(positions):
         return None
     device = pick("auto", "report")
-    encoder = load_encoder(pretrain).to(device)
+    encoder = ready(load_encoder(pretrain), device)
     dtype = next(encoder.backbone.parameters()).dtype
     inputs = encoder.modality.to_input(torch.from_numpy(pictures.shards.take(positions)).to(device), encoder.stats)
     with torch.inference_mode():

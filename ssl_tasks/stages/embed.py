@@ -62,7 +62,7 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
     import torch
 
     from ssl_tasks.device import pick
-    from ssl_tasks.encoder import check_stats, load_encoder
+    from ssl_tasks.encoder import check_stats, load_encoder, ready
     from ssl_tasks.shards import Shards
 
     shards = Shards.open(normalize)
@@ -71,7 +71,7 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
     for name, weights in WEIGHTS.items():
         encoder = load_encoder(pretrain, weights=weights)
         check_stats(encoder, normalize.json(STATS_FILE))
-        encoder = encoder.to(device).eval()
+        encoder = ready(encoder, device)
         if weights == "initial":
             settle(
                 encoder,
@@ -121,6 +121,6 @@ def _table(rows: np.ndarray, features: np.ndarray, name: str) -> pa.Table:
     return pa.table([pa.array(rows, pa.int64()), values], schema=pa.schema(fields))
 
 
-STAGE = Stage("embed", EmbedConfig, ("normalize", "split", "pretrain"), run, version=2)
+STAGE = Stage("embed", EmbedConfig, ("normalize", "split", "pretrain"), run, version=3)
 OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt"))
 """In the DAG of an existing encoder."""

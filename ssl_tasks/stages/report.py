@@ -219,6 +219,6 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=6, check=check)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=7, check=check)
 OF_ADOPTED = replace(STAGE, inputs=ADOPTED_INPUTS, run=run_adopted)
 """In the DAG of an existing encoder."""

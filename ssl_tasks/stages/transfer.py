@@ -254,6 +254,6 @@ def _versions(config: TransferConfig) -> dict[str, int]:
     return {f"transfer.{name}": strategies_there_are.strategy(name).version for name in names}
 
 
-STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=3, parts=_versions)
+STAGE = Stage("transfer", TransferConfig, ("normalize", "split", "pretrain", "embed"), run, version=4, parts=_versions)
 OF_ADOPTED = replace(STAGE, inputs=("normalize", "split", "adopt", "embed", "augment"))
 """In the DAG of an existing encoder."""

@@ -103,11 +103,11 @@ def embed(one: Further, weights: Weights, normalize: Artifact, train: IntArray, 
     """
     import torch
 
-    from ssl_tasks.encoder import encode, load_encoder
+    from ssl_tasks.encoder import encode, load_encoder, ready
     from ssl_tasks.shards import Shards
 
     shards = Shards.open(normalize)
-    encoder = load_encoder(one.artifact, weights).to(device).eval()
+    encoder = ready(load_encoder(one.artifact, weights), device)
     if weights == "initial":
         settle(encoder, lambda rows: torch.from_numpy(shards.take(rows)).to(device), sample(train), BATCH)
     parts = []

@@ -3,8 +3,8 @@
     python tests/benchmarks/embedding.py [ROUNDS]        # 5
 
 The 50,000 images of CIFAR-10 at 32 px, resnet10t, batch 256, both sets of weights: reading, normalizing, the network,
-writing. The other side calls the same encoder on one batch as often. Sides take turns; the share is the median over
-rounds. Data and cache are those of pretraining.py.
+writing. The other side calls the same encoders on one batch as often, also for the untrained network's statistics.
+Sides take turns; the share is the median over rounds. Data and cache are those of pretraining.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from pretraining import CACHE, CONTESTS, POLICY, files
 from pretraining_ours import chain
 
-from ssl_tasks.encoder import load_encoder
+from ssl_tasks.encoder import load_encoder, ready
+from ssl_tasks.norms import NORM_ROWS, settle
 from ssl_tasks.shards import Shards
 from ssl_tasks.stages import embed
 from ssl_tasks.store import Output
@@ -38,13 +39,15 @@ def stage(store: Any, made: dict[str, Any]) -> float:
 
 @torch.inference_mode()
 def alone(made: dict[str, Any]) -> float:
-    """Images per second of the two networks, on the first batch again and again."""
+    """Images per second of the two networks, on the first batch again and again; as many passes as the stage makes."""
     shards, batch_size = Shards.open(made["normalize"]), embed.EmbedConfig().batch_size
     payload = torch.from_numpy(shards.take(np.arange(batch_size)))
     num_batches, seconds = len(shards) // batch_size, 0.0
     for weights in embed.WEIGHTS.values():
-        encoder = load_encoder(made["pretrain"], weights=weights)
+        encoder = ready(load_encoder(made["pretrain"], weights=weights), torch.device("cpu"))
         began = time.perf_counter()
+        if weights == "initial":
+            settle(encoder, lambda _: payload, np.arange(NORM_ROWS), batch_size)
         for _ in range(num_batches):
             encoder(payload).float().cpu()
         seconds += time.perf_counter() - began

@@ -44,6 +44,7 @@ def chain(task: dict[str, Any]) -> tuple[Any, dict[str, Any], dict[str, float]]:
             optimizer=OptimizerConfig(),
             health_checks=1,
             seed=task["seed"],
+            **task.get("pretrain", {}),
         ),
     }
     made: dict[str, Any] = {}
@@ -74,35 +75,51 @@ def stage(task: dict[str, Any]) -> dict[str, Any]:
 
 def memory(task: dict[str, Any]) -> dict[str, Any]:
     """The method stepped on one batch of inputs that lies ready, in the memory layout that is faster."""
+    speeds = {layout: stepped(task, layout) for layout in ("contiguous", "channels_last")}
+    return {"images_per_second": max(speeds.values()), "layouts": speeds}
+
+
+def stepped(
+    task: dict[str, Any], layout: str, *, compiled: bool = False, autocast: bool = False, weights: str = "float32"
+) -> float:
+    """Images per second of forward, backward and optimizer without feed and Ray.
+
+    Args:
+        weights: their dtype; those of 16 bits have fp32 masters, which the optimizer moves.
+    """
     import torch
 
     from ssl_tasks.backbones import build_backbone
     from ssl_tasks.training.optim import build_optimizer
 
-    shape, speeds = (3, task["size"], task["size"]), {}
-    for name, layout in {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}.items():
-        backbone = build_backbone(
-            task["backbone"],
-            modality="image",
-            input_shape=shape,
-            stem="standard",
-            pool="network",
-            seed=0,
-            view_sides={},
-        )
-        method = SimCLR(METHOD, backbone, shape).to(memory_format=layout)
-        optimizer = build_optimizer(method.param_groups("main"), OptimizerConfig())
-        views = [torch.randn(task["batch_size"], *shape).contiguous(memory_format=layout) for _ in range(2)]
-        rows = torch.arange(task["batch_size"])
-        began = 0.0
-        for step in range(task["steps"]):
-            if step == task["warm_up"]:
-                began = time.monotonic()
-            optimizer.zero_grad(set_to_none=True)
-            method(Batch(views, rows, rows), "main")["loss"].backward()
-            optimizer.step()
-        speeds[name] = (task["steps"] - task["warm_up"]) * task["batch_size"] / (time.monotonic() - began)
-    return {"images_per_second": max(speeds.values()), "layouts": speeds}
+    shape, dtype = (3, task["size"], task["size"]), getattr(torch, weights)
+    memory_format = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
+    backbone = build_backbone(
+        task["backbone"], modality="image", input_shape=shape, stem="standard", pool="network", seed=0, view_sides={}
+    )
+    method = SimCLR(METHOD, backbone, shape)
+    masters = [weight.detach().clone() for weight in method.parameters()] if weights != "float32" else []
+    method = method.to(dtype=dtype, memory_format=memory_format)
+    moved = [{"params": masters}] if masters else method.param_groups("main")
+    optimizer = build_optimizer(moved, OptimizerConfig())
+    call: Any = torch.compile(method) if compiled else method
+    views = [torch.randn(task["batch_size"], *shape).to(dtype, memory_format=memory_format) for _ in range(2)]
+    rows = torch.arange(task["batch_size"])
+    began = 0.0
+    for step in range(task["steps"]):
+        if step == task["warm_up"]:
+            began = time.monotonic()
+        method.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = call(Batch(views, rows, rows), "main")["loss"]
+        loss.backward()
+        for master, weight in zip(masters, method.parameters(), strict=bool(masters)):
+            master.grad = None if weight.grad is None else weight.grad.float()
+        optimizer.step()
+        with torch.no_grad():
+            for master, weight in zip(masters, method.parameters(), strict=bool(masters)):
+                weight.copy_(master)
+    return float((task["steps"] - task["warm_up"]) * task["batch_size"] / (time.monotonic() - began))
 
 
 if __name__ == "__main__":

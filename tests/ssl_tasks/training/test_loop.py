@@ -226,6 +226,15 @@ def test_calibration_is_kept_for_the_resumed_run() -> None:
     assert train(job).choice["seconds"] == {"kept": 1.0}
 
 
+@pytest.mark.parametrize(("seconds", "layout"), [(0.95, "contiguous"), (0.85, "channels_last")])
+def test_another_layout_is_taken_only_where_it_is_clearly_faster(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, layout: str
+) -> None:
+    times = {"contiguous": 1.0, "channels_last": seconds}
+    monkeypatch.setattr(setup, "_time_steps", lambda *arguments, compiled: times[arguments[3]])
+    assert train(make_job(**{**RECIPES["simclr"], "layout": "auto", "max_steps": 1})).choice["layout"] == layout
+
+
 def test_compiling_that_ends_the_process_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
