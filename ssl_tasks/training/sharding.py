@@ -53,7 +53,7 @@ def refuse(method: Method, config: PretrainConfig) -> None:
     parts = [part for part in method.modules() if isinstance(part, Method) and not part.shards]
     if config.sharding != "none" and parts:
         raise RequestError(
-            f"pretrain.sharding: {parts[0].config.name} works only with its weights whole on each worker; set it to none"
+            f"pretrain.sharding: {parts[0].config.name} needs its weights whole on each worker; set it to none"
         )
     if config.activation_checkpointing and not blocks(method):
         raise RequestError(

@@ -1,6 +1,6 @@
 """A training on a cluster whose nodes come and go: a node killed, and one added.
 
-    python tests/faults/elastic.py WORK_FOLDER
+    python tests/faults/elastic.py WORK_FOLDER [MINUTES]        # 5 on an idle machine
 
 Several raylets on this machine: two nodes that each hold a worker and its feed. One is killed (SIGKILL); the training
 must go on with one worker from its last checkpoint. One is added; it must go on with two. At the end the losses must be
@@ -26,17 +26,16 @@ from tests_chain import run_chain
 from ssl_tasks.cluster.connect import ENVIRONMENT
 from ssl_tasks.store import Store
 
-LIMIT_SECONDS = 240.0
-CHECKPOINT_STEPS = 20
+MINUTES = 9.0
 PRETRAIN = {
-    "method": "simclr", "backbone": "test_resnet", "batch_size": 128, "precision": "fp64", "max_steps": 600,
+    "method": "simclr", "backbone": "test_resnet", "batch_size": 64, "precision": "fp64", "max_steps": 2000,
     "epochs": 1000, "health_checks": 2, "layout": "contiguous", "compile": "never", "threads": 1,
-    "optimizer": {"name": "sgd", "lr": 0.002, "momentum": 0.0}, "checkpoint_every_steps": CHECKPOINT_STEPS,
+    "optimizer": {"name": "sgd", "lr": 0.002, "momentum": 0.0}, "checkpoint_every_steps": 20, "placement": "SPREAD",
 }  # fmt: skip
 
 
 def recipe(**pretrain: Any) -> dict[str, dict[str, Any]]:
-    return {"normalize": {"size": 16, "channels": 1}, "clean": {"near_duplicates": None},
+    return {"normalize": {"size": 8, "channels": 1}, "clean": {"near_duplicates": None},
             "pretrain": {**PRETRAIN, **pretrain}}  # fmt: skip
 
 
@@ -48,7 +47,8 @@ def train(store: str, **pretrain: Any) -> None:
 class Driver:
     """A training in a process of its own."""
 
-    def __init__(self, store: Path, address: str) -> None:
+    def __init__(self, store: Path, address: str, deadline: float) -> None:
+        self.deadline = deadline
         code = f"import elastic; elastic.train({str(store)!r}, num_workers=[1, 2], max_failures=3)"
         paths = [str(Path(__file__).parent), *(entry for entry in sys.path if entry)]
         env = {**os.environ, "RAY_ADDRESS": address, "PYTHONPATH": os.pathsep.join(paths)}
@@ -60,15 +60,15 @@ class Driver:
 
     def wait(self, until: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         """Progress, as soon as `until` holds for it."""
-        deadline = time.monotonic() + LIMIT_SECONDS
         while not until(seen := self.progress()):
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                raise SystemExit(f"not so after {LIMIT_SECONDS:g} s, or ended: {what}; progress {seen}")
+            if time.monotonic() > self.deadline or self.process.poll() is not None:
+                raise SystemExit(f"never: {what}; exit status {self.process.poll()}, progress {seen}")
             time.sleep(0.1)
+        print(f"{what}: {seen}", file=sys.stderr)
         return seen
 
 
-def disturb(work: Path) -> dict[str, Any]:
+def disturb(work: Path, minutes: float) -> dict[str, Any]:
     """Kill a node and add one while a training goes on; what was seen."""
     import ray
     from ray.cluster_utils import Cluster
@@ -76,7 +76,7 @@ def disturb(work: Path) -> dict[str, Any]:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     nodes = [cluster.add_node(num_cpus=2) for _ in range(2)]
     cluster.wait_for_nodes()
-    driver = Driver(work / "elastic", cluster.address)
+    driver = Driver(work / "elastic", cluster.address, time.monotonic() + 60 * minutes)
     try:
         before = driver.wait(lambda seen: seen.get("step", 0) > 60, "step 60")
         killed = time.monotonic()
@@ -88,7 +88,8 @@ def disturb(work: Path) -> dict[str, Any]:
         cluster.add_node(num_cpus=2)
         again = driver.wait(lambda seen: seen.get("workers") == 2 and "loss" in seen, "two workers again")
         grown = time.monotonic()
-        if driver.process.wait(timeout=LIMIT_SECONDS):
+        driver.wait(lambda seen: not seen, "the end")
+        if driver.process.wait(timeout=60):
             raise SystemExit("the training failed")
         ray.init(address=cluster.address, logging_level="ERROR")
         left = [group for group in ray.util.placement_group_table().values() if group["state"] != "REMOVED"]
@@ -105,11 +106,11 @@ def disturb(work: Path) -> dict[str, Any]:
     }
 
 
-def main(work: Path) -> int:
+def main(work: Path, minutes: float = MINUTES) -> int:
     """Disturb, compare with a training that nobody disturbs, print; the exit status."""
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     os.environ["RAY_AUTH_MODE"] = "disabled"
-    seen = disturb(work)
+    seen = disturb(work, minutes)
     os.environ.pop("RAY_ADDRESS", None)
     stores = [Store.open(str(work / name)) for name in ("elastic", "whole")]
     elastic, whole = (run_chain(store, recipe(), until="pretrain")["pretrain"] for store in stores)
@@ -122,4 +123,4 @@ def main(work: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).absolute()))
+    sys.exit(main(Path(sys.argv[1]).absolute(), *map(float, sys.argv[2:])))

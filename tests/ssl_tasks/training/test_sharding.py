@@ -195,7 +195,7 @@ def test_what_does_not_go_with_sharding_is_refused_before_the_start(options: dic
 def test_methods_and_networks_that_cannot_are_refused() -> None:
     for name in ("contractive", "deepcluster"):
         method = tiny(methods.spec(name), **({"num_clusters": 4} if name == "deepcluster" else {}))
-        with pytest.raises(RequestError, match=rf"pretrain\.sharding: {name} works only with its weights whole"):
+        with pytest.raises(RequestError, match=rf"pretrain\.sharding: {name} needs its weights whole"):
             sharding.refuse(method, PretrainConfig(sharding="fsdp"))
         sharding.refuse(method, PretrainConfig())
     with pytest.raises(RequestError, match=r"pretrain\.activation_checkpointing: resnet18 has no blocks"):
