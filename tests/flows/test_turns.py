@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_flow import finish, wait_for_training
 
 from flows import turns
 from flows.recipe import load_recipe
@@ -36,19 +36,27 @@ def test_a_queue_that_would_never_let_it_train_is_refused(monkeypatch: pytest.Mo
         turns.check(recipe("queue=other"))
 
 
+def training(tmp_path: Path) -> int:
+    """Number of trainings that are at work."""
+    return len(list(tmp_path.glob("store/partial/*/progress.json")))
+
+
 def test_two_runs_take_turns(command: Callable[..., Any], api: Any, recipe_file: Path, tmp_path: Path) -> None:
     api("v2/concurrency_limits/", {"name": "trainings", "limit": 1})
     words = ("run", str(recipe_file), "--json", "--set", "queue=trainings", "--set")
     first = command(*words, "pretrain.seconds=6")
-    wait_for_training(tmp_path, first)
+    deadline = time.monotonic() + 60
+    while not training(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
     second = command(*words, "pretrain.epochs=2")
     at_once = 0
     while first.poll() is None:
-        at_once = max(at_once, len(list(tmp_path.glob("store/partial/*/progress.json"))))
+        at_once = max(at_once, training(tmp_path))
         time.sleep(0.1)
-    (status, _, err), (other_status, answer, waited) = finish(first), finish(second)
-    assert (status, other_status) == (0, 0), err + waited
+    (_, said), (out, waited) = first.communicate(timeout=60), second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0), said + waited
     assert "waits for 1 of the 1 workers of the queue trainings" in waited
-    assert "waits" not in err
+    assert "waits" not in said
     assert at_once == 1
-    assert {stage["name"]: stage["status"] for stage in answer["stages"]}["pretrain"] == "ran"
+    stages = json.loads(out.splitlines()[-1])["stages"]
+    assert {stage["name"]: stage["status"] for stage in stages}["pretrain"] == "ran"
