@@ -97,13 +97,19 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     Returns:
         The norm before clipping, a scalar on the gradients' device.
     """
-    parameters = list(parameters)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    if isinstance(norm, DTensor):  # of sharded weights: each rank has the norm of its part
-        norm = norm.full_tensor()
+    moved = [weight for weight in parameters if weight.grad is not None]
+    kinds = [[weight for weight in moved if isinstance(weight, DTensor) == is_part] for is_part in (False, True)]
+    norms = [_norm(kind) for kind in kinds if kind]  # sharded weights and others do not go into one operation
+    norm = torch.stack(norms).norm() if len(norms) > 1 else _norm(moved)
     if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        for kind in kinds:
+            nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
     return norm
+
+
+def _norm(weights: list[nn.Parameter]) -> Tensor:
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # each rank has the norm of its part
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ssl_tasks import methods
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.pretrain import check
-from ssl_tasks.training import sharding
+from ssl_tasks.training import optim, sharding
 from ssl_tasks.training.collectives import convert_sync_batchnorm
 from ssl_tasks.training.config import PretrainConfig
 
@@ -102,15 +102,17 @@ def two_steps(name: str, sharded: bool) -> dict[str, torch.Tensor]:
         for phase, optimizer in optimizers.items():
             optimizer.zero_grad()
             call(batch, phase)["loss"].backward()
+            norm = optim.clip([weight for group in optimizer.param_groups for weight in group["params"]], 1e6)
             optimizer.step()
         method.after_step(0.5)
-    return {key: tensor.clone() for key, tensor in sharding.gathered(method.state_dict()).items()}
+    return {"norm": norm, **{key: tensor.clone() for key, tensor in sharding.gathered(method.state_dict()).items()}}
 
 
 def test_teachers_phases_and_scalars_are_sharded_too(run_ranks: Any) -> None:
     start = {name: tiny(methods.spec(name), backbone=deep_vit() if name == "dino" else None) for name in KINDS}
     for found in run_ranks(some_kinds):
         for name, (whole, parts) in zip(KINDS, found, strict=True):
+            torch.testing.assert_close(parts.pop("norm"), whole.pop("norm"), rtol=1e-12, atol=0)
             assert list(parts) == list(whole) == list(start[name].state_dict())
             assert all(torch.equal(parts[key], tensor) for key, tensor in whole.items()), name
             assert any(not torch.equal(parts[key], tensor) for key, tensor in start[name].state_dict().items())
