@@ -25,6 +25,8 @@ from tests_runs import MARK, marked, title_of
 STORE_BYTES = 200 << 20
 WORKER_CPUS = 2
 LEFT_SECONDS = 30.0
+RAYS_OWN = ("ray::IDLE", "ray::_AutoscalingCoordinatorActor", "ray::_StatsActor", "ray::_UsageCollectionActor")
+"""Detached actors that Ray Data keeps one of in a cluster, whoever used it first."""
 PLACEMENT_GROUPS = """
 import json, sys
 from ssl_tasks.cluster.connect import connection
@@ -96,7 +98,7 @@ class Nodes:
 
     def _busy(self) -> list[str]:
         titles = [title_of(pid) for pid in marked(self.mark, "ray::")]
-        return [title[:120] for title in titles if title and not title.startswith("ray::IDLE")]
+        return [title[:120].strip() for title in titles if title and not title.startswith(RAYS_OWN)]
 
 
 @contextlib.contextmanager
