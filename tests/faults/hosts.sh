@@ -45,7 +45,7 @@ on() {  # Ray looks for nodes among all processes that it sees: each host sees i
   # shellcheck disable=SC2016  # the inner shell's variables
   ip netns exec "$name-$host" unshare --mount --pid --fork --mount-proc --kill-child \
     sh -c 'mkdir -p /tmp/ray && mount --bind "$0" /tmp/ray && exec "$@"' "$folder/ray-$host" \
-    env HOME="$folder/home-$host" NODE_IP="$address" RAY_AUTH_TOKEN_PATH="$folder/token" RAY_HEAD_ADDRESS=10.77.0.1:6379 \
+    env -u TMPDIR HOME="$folder/home-$host" NODE_IP="$address" RAY_AUTH_TOKEN_PATH="$folder/token" RAY_HEAD_ADDRESS=10.77.0.1:6379 \
     PYTHONPATH="$root" bash "$root/infra/entrypoint.sh" "$@"
 }
 
