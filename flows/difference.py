@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from flows.plan import leaves, reasons
+from flows.plan import leaves, otherwise, reasons
 from flows.recipe import dag_of, recipe_model
 from ssl_tasks.artifact import Manifest
 from ssl_tasks.config import is_execution
@@ -134,4 +134,4 @@ def _between(stage: Stage, old: Manifest, new: Manifest) -> str:
         config = stage.config.model_validate(new.config)
     except ValidationError:
         return "made under a config that is not known any more"
-    return reasons(config, new.versions, new.parents, old, has_source=stage.source is not None)
+    return reasons(config, new.versions, new.parents, old, otherwise=otherwise(stage))

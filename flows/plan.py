@@ -53,10 +53,11 @@ def make_plan(
     """
     history = [record for record in list_runs(store) if record.name == recipe.name]
     fingerprints: dict[str, str] = {}
+    configs: dict[str, Config] = {}
     plan = []
     for stage in stages or dag_of(recipe):
-        config = recipe.config_of(stage)
-        source = stage.source(config) if stage.source else None
+        config = configs[stage.name] = recipe.config_of(stage)
+        source = stage.source_of(configs, fingerprints, store.uri)
         fingerprint = fingerprints[stage.name] = stage.fingerprint(config, fingerprints, source)
         plan.append(_planned(stage, config, fingerprint, fingerprints, store, history, stage.name in forced))
     return plan
@@ -131,14 +132,25 @@ def _difference(stage: Stage, config: Config, fingerprints: Mapping[str, str], p
         stage.versions(config),
         {parent: fingerprints[parent] for parent in stage.inputs},
         previous,
-        has_source=stage.source is not None,
+        otherwise=otherwise(stage),
     )
 
 
+def otherwise(stage: Stage) -> str:
+    """Why two artifacts of a stage are not the same where config, versions and inputs are."""
+    if stage.source:
+        return "source files changed"
+    return "other data of encoders is at hand" if stage.beside else "made of other parts"
+
+
 def reasons(
-    config: Config, versions: Mapping[str, int], parents: Mapping[str, str], previous: Manifest, *, has_source: bool
+    config: Config, versions: Mapping[str, int], parents: Mapping[str, str], previous: Manifest, *, otherwise: str
 ) -> str:
-    """Why an artifact that is made of this is not the one that `previous` describes."""
+    """Why an artifact that is made of this is not the one that `previous` describes.
+
+    Args:
+        otherwise: what there is to say where none of this is the reason.
+    """
     found = [f"config {text}" for text in _changed_fields(config, previous.config)]
     for name, version in versions.items():
         old = previous.versions.get(name)
@@ -146,7 +158,7 @@ def reasons(
             found.append(f"version {name} {old} -> {version}")
     found += [f"input {name} changed" for name, parent in parents.items() if previous.parents.get(name) != parent]
     if not found:
-        found.append("source files changed" if has_source else "made of other parts")
+        found.append(otherwise)
     return ", ".join(found)
 
 

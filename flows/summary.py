@@ -6,8 +6,10 @@ from typing import Any
 
 from flows.recipe import default_store
 from ssl_tasks.report.units import amount, change, is_share
+from ssl_tasks.report.verdict import trains_all
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord
+from ssl_tasks.transfer import STRATEGIES
 
 METRIC_COLUMNS = ("strategy", "labels", "pretrained", "random init", "from scratch", "gain over random init [95%]")
 
@@ -19,7 +21,18 @@ def metric_rows(record: RunRecord) -> list[dict[str, Any]]:
 
 
 def metric_cells(row: dict[str, Any]) -> list[str]:
-    """The values of `METRIC_COLUMNS`; the gain in percentage points, or of numbers in their unit."""
+    """The values of `METRIC_COLUMNS`; the gain in percentage points, or of numbers in their unit.
+
+    Of a strategy that trains the whole network the untrained one would be that from scratch: its gain is over that.
+    """
+    name = row.get("strategy", "")
+    if name in STRATEGIES and trains_all(name):  # a record may be of an earlier version
+        *first, _, scratch, gained = _cells(row)
+        return [*first, "-", scratch, f"{gained} over from scratch"]
+    return _cells(row)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
     per_class = row.get("labels_per_class")
     cells = [str(row.get("strategy", "")), f"{per_class} a class" if per_class else percent(row.get("label_fraction"))]
     gain, low, high = (row.get(name) for name in ("difference", "low", "high"))

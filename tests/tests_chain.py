@@ -16,9 +16,10 @@ def run_chain(store: Store, recipe: dict[str, dict[str, Any]], until: str = "aug
     built = build_recipe({"name": "test", "store": store.uri, **recipe}, where="test")
     artifacts: dict[str, Artifact] = {}
     fingerprints: dict[str, str] = {}
+    configs: dict[str, Any] = {}
     for stage in dag_of(built):
-        config = built.config_of(stage)
-        source = stage.source(config) if stage.source else None
+        config = configs[stage.name] = built.config_of(stage)
+        source = stage.source_of(configs, fingerprints, store.uri)
         fingerprints[stage.name] = stage.fingerprint(config, fingerprints, source)
         made = materialize(store, stage, config, artifacts, fingerprint=fingerprints[stage.name])
         artifacts[stage.name] = made.artifact

@@ -19,12 +19,14 @@ from ssl_tasks.adoption.reference import ROLE
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cleaning.overlap import Some, comparable, overlap
 from ssl_tasks.cleaning.quarantine import identity_of
+from ssl_tasks.config import digest
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import CONTAMINATION, ROW, SOURCE, SPLIT, SPLITS_FILE, TRAIN
 from ssl_tasks.stages.clean import CleanConfig
 from ssl_tasks.store.references import find, parent
 
 KEY = "contamination"
+OURS = "ours"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,14 @@ class Seen:
     """Rows that an encoder was pretrained on."""
 
     encoder: Artifact
+    split: Artifact
     ingested: Artifact
-    rows: Some
+    cleaned: Artifact
+
+    @property
+    def rows(self) -> Some:
+        """Read from the split each time."""
+        return Some(self.cleaned, rows_of(self.split, TRAIN))
 
 
 @dataclass(frozen=True)
@@ -62,11 +70,12 @@ def search(encoders: Iterable[Artifact | str], tested: Some, ingested: Artifact)
             unknown.append(seen)
         elif seen.encoder.fingerprint in checked:  # two encoders that began from one
             continue
-        elif not comparable(seen.rows.cleaned, tested.cleaned):
+        elif not comparable(seen.cleaned, tested.cleaned):
             unknown.append(f"the data of {_short(seen.encoder)} was examined by another version of clean")
         else:
-            tables.append(_table(seen, tested, ingested, threshold))
-            checked[seen.encoder.fingerprint] = len(seen.rows.rows)
+            rows = seen.rows
+            tables.append(_table(seen, rows, tested, ingested, threshold))
+            checked[seen.encoder.fingerprint] = len(rows.rows)
     found = pa.concat_tables(tables or [CONTAMINATION.empty_table()])
     told = [{"encoder": fingerprint, "rows": rows} for fingerprint, rows in checked.items()]
     return Contamination(found, _measured(found, len(tested.rows), told, unknown, threshold))
@@ -78,7 +87,7 @@ def pretrained_on(encoder: Artifact | str) -> Iterator[Seen | str]:
         yield encoder
         return
     manifest = encoder.manifest
-    if manifest.stage == "adopt" and manifest.measured.get("origin") != "ours":
+    if manifest.stage == "adopt" and manifest.measured.get("origin") != OURS:
         yield f"nobody here knows what {manifest.measured.get('method')} was pretrained on"
         return
     try:
@@ -98,7 +107,19 @@ def _seen(encoder: Artifact) -> Seen:
     split = parent(encoder, "split", key=KEY)
     assigned = parent(split, "assign", key=KEY)
     cleaned = parent(assigned, "clean", key=KEY)
-    return Seen(encoder, parent(cleaned, "ingest", key=KEY), Some(cleaned, rows_of(split, TRAIN)))
+    return Seen(encoder, split, parent(cleaned, "ingest", key=KEY), cleaned)
+
+
+def absent(encoders: Iterable[Artifact | str]) -> str | None:
+    """A hash of what is not at hand of that which encoders were pretrained on, as it is told; None where all is, or
+    where all that there is to know is known.
+
+    Args:
+        encoders: as for `search`.
+    """
+    known = [one for one in encoders if isinstance(one, str) or one.manifest.measured.get("origin", OURS) == OURS]
+    told = [seen for encoder in known for seen in pretrained_on(encoder) if isinstance(seen, str)]
+    return digest(told) if told else None
 
 
 def rows_of(split: Artifact, name: str) -> NDArray[np.int64]:
@@ -114,8 +135,8 @@ def _threshold(cleaned: Artifact) -> float | None:
     return value
 
 
-def _table(seen: Seen, tested: Some, ingested: Artifact, threshold: float | None) -> pa.Table:
-    found = overlap(seen.rows, tested, threshold)
+def _table(seen: Seen, rows: Some, tested: Some, ingested: Artifact, threshold: float | None) -> pa.Table:
+    found = overlap(rows, tested, threshold)
     columns = {
         ROW: found.tested,
         SOURCE: identity_of(ingested, found.tested, [SOURCE])[SOURCE],

@@ -13,9 +13,11 @@ from typing import Any
 from ssl_tasks.report.sections import fitted_by, majority_says
 from ssl_tasks.report.units import change, is_share, reached, written
 from ssl_tasks.report.verdict import (
+    FEW_SEEDS,
     JUDGEMENTS,
     Line,
     beats,
+    few_seeds,
     interval,
     judge,
     labels,
@@ -55,6 +57,11 @@ def advice(measured: Mapping[str, Any], margin: float) -> list[str]:
     sentences += [_against_counterpart(line) for line in measured["summary"] if "counterpart" in line]
     for name, rows in measured.get("capped", {}).items():
         sentences.append(f"{_title(name)} trained on {rows:,} rows at most (transfer.slow_rows).")
+    if seeds := [line["num_seeds"] for line in measured["summary"] if few_seeds(line)]:
+        sentences.append(
+            f"Nothing is called better or worse by fewer than {FEW_SEEDS} seeds, and there are {min(seeds)} "
+            "(transfer.seeds)."
+        )
     failures = measured.get("warnings", [])
     return [*sentences, *(f"{text[:1].upper()}{text[1:]}." for text in failures)]
 

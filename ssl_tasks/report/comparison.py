@@ -10,7 +10,7 @@ from ssl_tasks.report import page
 from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
 from ssl_tasks.report.sections import size
 from ssl_tasks.report.units import change, is_share, spread, written
-from ssl_tasks.report.verdict import JUDGEMENTS, gains, judge
+from ssl_tasks.report.verdict import FEW_SEEDS, JUDGEMENTS, few_seeds, judge
 from ssl_tasks.transfer import strategy
 
 
@@ -41,12 +41,16 @@ def headline(lines: Sequence[Line]) -> str:
     if not scored:
         return "No candidate has a result."
     best = scored[0].scores[0]
-    beat = sum(gains(asdict(line.scores[0]), "")[1] > 0 for line in scored)
+    firsts = [asdict(line.scores[0]) for line in scored]
+    beat = sum(judge(score, "") == "better" for score in firsts)
     where = f"{_title(best.strategy).lower()} with {100 * best.label_fraction:g}% of the labels ({best.num_labels:,})"
     value, unit = written(best.metric, best.pretrained), " points" if is_share(best.metric) else ""
+    counted = f"{beat} of {len(scored)} beat theirs at this budget."
+    if few := sum(few_seeds(score) for score in firsts):
+        counted += f" Fewer than {FEW_SEEDS} draws of labels, as {few} of them have (transfer.seeds), tell nothing."
     return (
         f"First of {len(scored)}: {scored[0].candidate}, {value} by {where}, {_gain(best)}{unit} over its backbone "
-        f"untrained. {beat} of {len(scored)} beat theirs at this budget."
+        f"untrained. {counted}"
     )
 
 

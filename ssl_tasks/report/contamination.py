@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.cleaning.contamination import Contamination, rows_of, search
+from ssl_tasks.cleaning.contamination import Contamination, absent, rows_of, search
 from ssl_tasks.cleaning.overlap import Some
 from ssl_tasks.errors import RequestError
 from ssl_tasks.report import predictions
@@ -38,6 +38,11 @@ def found(inputs: Mapping[str, Artifact]) -> Contamination | None:
         return None
     tested = Some(inputs["clean"], rows_of(inputs["split"], TEST))
     return search([_at_hand(inputs["split"].uri, one) for one in others], tested, inputs["ingest"])
+
+
+def at_hand(references: Sequence[str], store: str) -> str | None:
+    """A hash of what is not at hand of that which these encoders were pretrained on, None where all is."""
+    return absent(_at_hand(store, reference.rstrip("/").rpartition("/")[2]) for reference in references)
 
 
 def _at_hand(store: str, fingerprint: str) -> Artifact | str:

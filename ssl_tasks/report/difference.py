@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report import paired
 from ssl_tasks.report.units import METRIC_TITLES, percent
-from ssl_tasks.report.verdict import FEW_GROUPS, gain, judge, labels
+from ssl_tasks.report.verdict import FEW_GROUPS, FEW_SEEDS, few_seeds, gain, judge, labels
 from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SAMPLE_ID, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.targets import CLASSIFICATION
@@ -249,9 +249,12 @@ def _headline(old: Side, new: Side, found: Mapping[str, Any]) -> str:
     if line is None:
         return found["notes"][0] if found["notes"] else "The runs have no strategy and label budget in common."
     difference, is_same = line["difference"], shared(old, new, "pretrain") or shared(old, new, "adopt")
-    verdict = {"better": "The new run is better", "worse": "The new run is worse"}.get(
-        judge(difference, ""), "The test cannot tell the runs apart"
-    )
+    few = f"Too few seeds in common ({difference['num_seeds']}; at least {FEW_SEEDS} are needed, transfer.seeds)"
+    verdict = {
+        "better": "The new run is better",
+        "worse": "The new run is worse",
+        "open": f"{few} to tell the runs apart" if few_seeds(difference) else "The test cannot tell the runs apart",
+    }[judge(difference, "")]
     return (
         f"{'Both runs have the same encoder. ' if is_same else ''}{verdict}: with {labels(line['new'])}, "
         f"{strategy(line['strategy']).title} reached {percent(difference['new'])} {METRIC_TITLES[found['metric']]}, "

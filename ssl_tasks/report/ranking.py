@@ -52,6 +52,8 @@ class Score:
     difference: float
     low: float
     high: float
+    num_seeds: int
+    """Draws of labels of each pretraining, the fewest of them."""
     metric: str = "accuracy"
 
 
@@ -130,7 +132,8 @@ def _scores(summaries: Sequence[Sequence[Mapping[str, Any]]]) -> list[Score]:
             key: statistics.mean(entry[key] for entry in entries) for key in ("pretrained", "random_init", "difference")
         }
         of = entries[0].get("metric", "accuracy")
-        scores.append(Score(strategy, fraction, int(entries[0]["num_labels"]), **means, low=low, high=high, metric=of))
+        seeds, labels = min(entry["num_seeds"] for entry in entries), int(entries[0]["num_labels"])
+        scores.append(Score(strategy, fraction, labels, **means, low=low, high=high, num_seeds=seeds, metric=of))
     return scores
 
 

@@ -74,7 +74,7 @@ def decide(
     first, metric = summary[0]["strategy"], summary[0]["metric"]
     lines = sorted((line for line in summary if line["strategy"] == first), key=lambda line: line["label_fraction"])
     early = {line["label_fraction"] for line in lines if stopped_early(line, fitted or {})}
-    judged = [line for line in lines if line["num_seeds"] >= FEW_SEEDS]
+    judged = [line for line in lines if not few_seeds(line)]
     outcome, line = _outcome(judged, early, margin, test_groups) if judged else ("too_few", lines[0])
     words = _Words(method, first, metric, early, margin, test_groups, second(lines))
     details = [words.detail(other) for other in lines if other is not line]
@@ -98,14 +98,21 @@ JUDGEMENTS = {"better": "better", "worse": "worse", "open": "undecided"}
 def judge(line: Line, prefix: str) -> Judgement:
     """Where the 95% interval lies; prefix "" for the untrained network, `scratch_` for training from scratch.
 
-    Open too where the p-value, corrected for the number of comparisons, is above `ALPHA`.
+    Open too where it rests on too few seeds, or where the p-value, corrected for the number of comparisons, is above
+    `ALPHA`.
     """
-    if line.get(f"{prefix}p", 0.0) > ALPHA:
+    if few_seeds(line, prefix) or line.get(f"{prefix}p", 0.0) > ALPHA:
         return "open"
     _, low, high = gains(line, prefix)
     if low > 0:
         return "better"
     return "worse" if high < 0 else "open"
+
+
+def few_seeds(line: Line, prefix: str = "") -> bool:
+    """Whether a comparison rests on fewer seeds than an answer needs, by prefix as for `judge`."""
+    seeds = line[own] if (own := f"{prefix}num_seeds") in line else line["num_seeds"]
+    return int(seeds) < FEW_SEEDS
 
 
 def gains(line: Line, prefix: str) -> tuple[float, float, float]:
@@ -195,7 +202,7 @@ class _Words:
                 f"{baseline} than {self._margin(line)}{of}; the most it could be is {interval(line, '')}, with "
                 f"{labels(line)}."
             )
-        if outcome == "too_few" and self._few_seeds(line):
+        if outcome == "too_few" and few_seeds(line):
             return (
                 f"Too few seeds ({line['num_seeds']}) for an answer: {both}; at least {FEW_SEEDS} are needed "
                 "(transfer.seeds)."
@@ -247,25 +254,19 @@ class _Words:
         return "".join(f"; {text}" for text in found)
 
     def detail(self, line: Line) -> str:
-        few = self._few_seeds(line)
-        seeds = f" ({line['num_seeds']} of the {FEW_SEEDS} seeds that an answer needs)" if few else ""
+        seeds = f" ({line['num_seeds']} of the {FEW_SEEDS} seeds that an answer needs)" if few_seeds(line) else ""
         first = f"With {labels(line)}: {written(self.metric, line['pretrained'])}{seeds}."
         if not self.alone:
-            judged = JUDGEMENTS["open" if few else judge(line, "")]
-            first += f" Against the untrained network {interval(line, '')}: {judged}."
+            first += f" Against the untrained network {interval(line, '')}: {JUDGEMENTS[judge(line, '')]}."
         if not self.other:
             return first
-        judged = JUDGEMENTS["open" if few else judge(line, self.other)]
+        judged = JUDGEMENTS[judge(line, self.other)]
         if judged == "better" and line["label_fraction"] in self.early:
             judged = JUDGEMENTS["open"]
         return f"{first} Against {SHORT[self.other]}{self._weak(line)} {interval(line, self.other)}: {judged}."
 
     def _weak(self, line: Line) -> str:
         return f" (which {unfinished(self.metric)})" if line["label_fraction"] in self.early else ""
-
-    def _few_seeds(self, line: Line) -> bool:
-        few: bool = line["num_seeds"] < FEW_SEEDS
-        return few
 
 
 def labels(line: Line) -> str:

@@ -29,6 +29,9 @@ class Stage:
     """Refuses, before any stage runs, what only heavy imports can judge; not asked where the stage is cached."""
     source: Callable[[Any], str] | None = None
     """For a stage without parents: the content hash of what it reads."""
+    beside: Callable[[Mapping[str, Any], Mapping[str, str], str], str | None] | None = None
+    """For a stage that follows references to artifacts that are not its inputs: a hash of what is not at hand of those,
+    None where all is. Takes configs and fingerprints of the stages up to it by name, and the store's URI."""
 
     @property
     def section_name(self) -> str:
@@ -39,8 +42,14 @@ class Stage:
         """The stage's version and those of the parts that the config chooses."""
         return {self.name: self.version, **self.parts(config)}
 
+    def source_of(self, configs: Mapping[str, Any], fingerprints: Mapping[str, str], store: str) -> str | None:
+        """What `fingerprint` takes for the hash of what the stage reads besides its inputs; arguments as `beside`."""
+        if self.source:
+            return self.source(configs[self.name])
+        return self.beside(configs, fingerprints, store) if self.beside else None
+
     def fingerprint(self, config: Config, parents: Mapping[str, str], source: str | None = None) -> str:
-        """sha256 over stage, versions, semantic config, and the parents' fingerprints (or the source's hash)."""
+        """sha256 over stage, versions, semantic config, and the parents' fingerprints (or `source_of`)."""
         return digest(
             {
                 "stage": self.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -219,6 +220,19 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     }
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=6, check=check)
-OF_ADOPTED = replace(STAGE, inputs=ADOPTED_INPUTS, run=run_adopted)
+def beside(configs: Mapping[str, Any], fingerprints: Mapping[str, str], store: str) -> str | None:
+    """Hash of what is not at hand of that which encoders that came into the run were pretrained on."""
+    first, further = (
+        configs["pretrain"].init_from,
+        configs["transfer"].encoders if configs["transfer"].strategies else (),
+    )
+    if not (references := [*([first] if first else []), *further]):
+        return None
+    from ssl_tasks.report.contamination import at_hand
+
+    return at_hand(references, store)
+
+
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=7, check=check, beside=beside)
+OF_ADOPTED = replace(STAGE, inputs=ADOPTED_INPUTS, run=run_adopted, beside=None)
 """In the DAG of an existing encoder."""

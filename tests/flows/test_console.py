@@ -11,7 +11,7 @@ from rich.console import Console
 from flows.console import RunConsole, print_line, print_table, summarize
 from flows.execution import Execution
 from flows.progress import ProgressLine
-from flows.summary import duration, percent
+from flows.summary import METRIC_COLUMNS, duration, metric_cells, percent
 from ssl_tasks.store import Output
 from ssl_tasks.store.runs import StageRecord
 
@@ -63,6 +63,18 @@ def test_the_summary_names_metrics_verdict_and_report(begin: Begin) -> None:
     assert "Pretraining helped." in text
     assert f"set aside: 1 rejected, 2 flagged (pretextflow quarantine {execution.record.run_id} --store " in text
     assert f"report: {execution.record.report}\n" in text
+
+
+def test_what_trains_the_whole_network_shows_training_from_scratch_once() -> None:
+    row = {"label_fraction": 0.1, "pretrained": 0.9, "random_init": 0.8, "from_scratch": 0.8, "difference": 0.1}
+    row |= {"low": 0.05, "high": 0.15}
+    probe, tuned = (
+        dict(zip(METRIC_COLUMNS, metric_cells({**row, "strategy": name}), strict=True)) for name in ("knn", "fine_tune")
+    )
+    assert (probe["random init"], probe["from scratch"], tuned["random init"]) == ("80%", "80%", "-")
+    assert (tuned["pretrained"], tuned["from scratch"]) == ("90%", "80%")
+    assert probe[METRIC_COLUMNS[-1]] == "+10.0 [+5.0, +15.0]"
+    assert tuned[METRIC_COLUMNS[-1]] == "+10.0 [+5.0, +15.0] over from scratch"
 
 
 def test_the_progress_line_tells_step_loss_speed_and_time_left(begin: Begin) -> None:

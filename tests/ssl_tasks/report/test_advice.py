@@ -10,7 +10,7 @@ from ssl_tasks.report.advice import advice
 def line(name: str, labels: int, val: float | None, test: float, **differences: float) -> dict[str, Any]:
     """A summary line; each difference has an interval of 2 points to either side."""
     found: dict[str, Any] = {"strategy": name, "metric": "accuracy", "label_fraction": labels / 100}
-    found |= {"num_labels": labels, "pretrained": test} | ({} if val is None else {"val": val})
+    found |= {"num_labels": labels, "num_seeds": 5, "pretrained": test} | ({} if val is None else {"val": val})
     for prefix, difference in {"plain": 0.1, "scratch": 0.1, **differences}.items():
         start = "" if prefix == "plain" else f"{prefix}_"
         found |= {f"{start}difference": difference, f"{start}low": difference - 0.02, f"{start}high": difference + 0.02}
@@ -102,3 +102,15 @@ def test_limits_are_said() -> None:
         "A support vector machine with a Gaussian kernel trained on 5,000 rows at most (transfer.slow_rows).",
         "1 of 9 fits failed: no such matrix.",
     ]
+
+
+def test_of_few_seeds_nothing_is_called_better_or_worse() -> None:
+    counterpart = {"counterpart": "fine_tune", "counterpart_value": 0.4}
+    made = line("lp_ft", 10, 0.6, 0.5, raw=-0.1, counterpart=0.1) | counterpart
+    first, second = advice({"summary": [made]}, 0.01)
+    assert "it was worse than raw input" in first
+    assert second.endswith("better.")
+    first, second, why = advice({"summary": [made | {"num_seeds": 4}]}, 0.01)
+    assert "did not show to help there against training from scratch (+10.0 points) and raw input" in first
+    assert second.endswith("undecided.")
+    assert why == "Nothing is called better or worse by fewer than 5 seeds, and there are 4 (transfer.seeds)."

@@ -20,7 +20,7 @@ from ssl_tasks.schema import QUARANTINE
 from ssl_tasks.stages import transfer
 from ssl_tasks.store import Output, Store
 
-CONFIG = {"strategies": ["knn"], "label_fractions": [0.3, 1.0], "seeds": 2, "bootstrap": 200, "scratch": {"steps": 1}}
+CONFIG = {"strategies": ["knn"], "label_fractions": [0.3, 1.0], "seeds": 5, "bootstrap": 200, "scratch": {"steps": 1}}
 EVIL = "<script>alert('x')</script>"
 
 
@@ -76,6 +76,14 @@ def test_the_encoder_with_signal_is_better(both: tuple[Side, Side]) -> None:
         assert inner["old"] == pytest.approx(line["old"]["pretrained"])
         assert inner["difference"] == pytest.approx(inner["new"] - inner["old"])
         assert 0 < inner["low"] < inner["difference"] < inner["high"]
+
+
+def test_few_seeds_tell_no_runs_apart(both: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssl_tasks.report.verdict.FEW_SEEDS", 6)
+    found = difference.transfer(*both)
+    assert found["headline"].startswith("Too few seeds in common (5; at least ")
+    assert difference_page.outcome(found) == ""
+    assert {difference_page.transfer_row(line)["judgement"] for line in found["lines"]} == {"undecided"}
 
 
 def test_the_other_way_round_the_signs_turn(both: tuple[Side, Side]) -> None:

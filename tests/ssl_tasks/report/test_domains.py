@@ -6,8 +6,8 @@ from ssl_tasks.report.domains import section, sentences
 
 
 def summary_line(name: str, low: float, high: float) -> dict[str, Any]:
-    line = {"strategy": name, "label_fraction": 1.0, "labels_per_class": 0, "num_labels": 40, "pretrained": 0.8}
-    line |= {"metric": "accuracy", "counterpart": "knn", "counterpart_difference": (low + high) / 2}
+    line = {"strategy": name, "label_fraction": 1.0, "labels_per_class": 0, "num_labels": 40, "num_seeds": 5}
+    line |= {"pretrained": 0.8, "metric": "accuracy", "counterpart": "knn", "counterpart_difference": (low + high) / 2}
     return line | {"counterpart_low": low, "counterpart_high": high}
 
 

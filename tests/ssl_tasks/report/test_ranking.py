@@ -21,6 +21,7 @@ def entry(fraction: float, pretrained: float, difference: float, reach: float = 
         "difference": difference,
         "low": difference - reach,
         "high": difference + reach,
+        "num_seeds": 5,
     }
 
 
@@ -82,6 +83,17 @@ def test_the_headline_says_who_came_first_and_how_many_beat_their_untrained_back
         "backbone untrained. 1 of 2 beat theirs at this budget."
     )
     assert headline(rank([failed("broken")])) == "No candidate has a result."
+
+
+def test_candidates_of_few_draws_of_labels_beat_nothing():
+    few = entry(0.1, 0.7, 0.1) | {"num_seeds": 4}
+    lines = rank([outcome("few", few, seed=0), outcome("few", entry(0.1, 0.7, 0.1), seed=1)])
+    assert lines[0].scores[0].num_seeds == 4
+    assert headline(lines).endswith(
+        "0 of 1 beat theirs at this budget. Fewer than 5 draws of labels, as 1 of them have (transfer.seeds), tell "
+        "nothing."
+    )
+    assert 'class="undecided">70.0%' in render(lines, recipe="r", seeds=2)
 
 
 def test_the_table_has_a_cell_for_each_budget_and_measure():

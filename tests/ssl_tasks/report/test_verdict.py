@@ -150,6 +150,11 @@ def test_few_seeds_decide_nothing() -> None:
     assert found.details[0].count("undecided") == 2
 
 
+def test_a_baseline_that_few_seeds_have_is_not_beaten() -> None:
+    assert verdict(line(0.1, BETTER, BETTER, scratch_num_seeds=5)).outcome == "helped"
+    assert verdict(line(0.1, BETTER, BETTER, scratch_num_seeds=4)).outcome == "partly"
+
+
 def test_a_budget_with_few_seeds_leaves_the_answer_to_the_others() -> None:
     found = verdict(line(0.1, BETTER, WORSE, num_seeds=4), line(1.0, BETTER, BETTER))
     assert found.outcome == "helped"

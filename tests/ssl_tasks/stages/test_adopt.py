@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import torch
 from PIL import Image
 from tests_adopted import QUICK, SPLIT, picture, pretrained, recipe, timm_file
 
+from flows.plan import make_plan
+from flows.recipe import build_recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cleaning.contamination import pretrained_on
 from ssl_tasks.encoder import load_encoder
-from ssl_tasks.errors import RequestError
+from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.report.adopted import facts
 from ssl_tasks.schema import CONTAMINATION, SPLITS_FILE
 from ssl_tasks.shards import Shards
-from ssl_tasks.stages import embed, report, transfer
+from ssl_tasks.stages import contamination, embed, report, transfer
 from ssl_tasks.store import Store
 
 
@@ -147,6 +150,55 @@ def test_an_encoder_of_another_store_is_checked_there(ours: dict[str, Artifact],
     again = chain(Store.open(str(tmp_path / "third")), given, until="contamination")["contamination"].measured
     assert again["checked"] == []
     assert "was pretrained on is not to be found: there is no artifact" in again["unknown"][0]
+
+
+def test_what_is_at_hand_is_part_of_what_was_compared(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    """The artifact is never one that was made when more, or less, of the encoder's data was there."""
+    store, split = ours["split"].store, ours["split"].fingerprint
+    sections = {"transfer": {"strategies": []}, "split": {**SPLIT, "seed": 5}}
+    given = recipe(ours["pretrain"].fingerprint, tmp_path / "unlabelled", **sections)
+    planned = build_recipe({"name": "test", "store": store.uri, **given}, where="test")
+    first = chain(store, given, until="contamination")["contamination"]
+    assert first.measured["equal"] > 0
+    place = Path(store.root) / "objects" / split
+    place.rename(tmp_path / "gone")
+    without = chain(store, given, until="contamination")["contamination"]
+    assert without.fingerprint != first.fingerprint
+    assert "is not to be found: there is no artifact" in without.measured["unknown"][0]
+    assert {one.name: one.status for one in make_plan(planned, store)}["contamination"] == "cached"
+    (tmp_path / "gone").rename(place)
+    assert chain(store, given, until="contamination")["contamination"] == first
+    assert {one.name: one.status for one in make_plan(planned, store)}["contamination"] == "cached"
+
+
+def test_data_that_goes_after_the_plan_is_noticed(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
+    store = ours["split"].store
+    given = recipe(ours["pretrain"].fingerprint, tmp_path / "unlabelled", transfer={"strategies": []})
+    made = chain(store, given, until="adopt") | chain(store, given, until="split")
+    stage = contamination.STAGE
+    fingerprint = stage.fingerprint(stage.config(), {name: made[name].fingerprint for name in stage.inputs}, "planned")
+    with pytest.raises(StageError, match="came or went after the run was planned"):
+        materialize(store, stage, stage.config(), made, fingerprint=fingerprint)
+
+
+def test_a_report_holds_what_is_at_hand_of_encoders_that_came_into_its_run(
+    ours: dict[str, Artifact], tmp_path: Path
+) -> None:
+    store = ours["split"].store
+
+    def asked(first: str | None, *further: str) -> str | None:
+        transferred = SimpleNamespace(encoders=further, strategies=("knn",))
+        configs = {"pretrain": SimpleNamespace(init_from=first), "transfer": transferred}
+        assert report.STAGE.beside
+        return report.STAGE.beside(configs, {}, store.uri)
+
+    encoder = ours["pretrain"].fingerprint
+    assert asked(None) is asked(encoder) is asked(None, ours["pretrain"].location) is None
+    other = asked("e" * 64)
+    assert other
+    (Path(store.root) / "objects" / ours["clean"].fingerprint).rename(tmp_path / "gone")
+    assert asked(None) is None
+    assert asked(encoder) == asked(None, encoder) not in (None, other)
 
 
 def test_what_an_encoder_began_from_is_checked_too(ours: dict[str, Artifact], tmp_path: Path, chain: Any) -> None:
