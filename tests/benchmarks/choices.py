@@ -65,7 +65,12 @@ def parts(task: dict[str, Any]) -> dict[str, Any]:
         backbone(views).sum().backward()
     found: dict[str, Any] = {"forward": {name: milliseconds(times) for name, times in taken.items()}}
     weights = [weight for weight in backbone.parameters() if weight.grad is not None]
-    for name, option in {"plain": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}.items():
+    options: dict[str, dict[str, Any]] = {
+        "plain": {"foreach": False},
+        "foreach": {"foreach": True},
+        "fused": {"fused": True},
+    }
+    for name, option in options.items():
         optimizer, times = torch.optim.AdamW(weights, lr=0.0, **option), []
         for _ in range(STEPS):
             start = time.perf_counter()
@@ -124,4 +129,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(json.loads(sys.argv[2]))))
     else:
-        main(*sys.argv[1:2], *map(int, sys.argv[2:3]))
+        asked = sys.argv[1:] or ["small"]
+        main(asked[0], *map(int, asked[1:]))

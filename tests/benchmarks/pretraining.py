@@ -146,5 +146,5 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    chosen, *rest = sys.argv[1:] or ["small"]
-    main(chosen, *map(int, rest[:2]), *rest[2:])
+    chosen, num_rounds, num_steps, in_precision = (*sys.argv[1:], *("small", "3", "60", "fp32")[len(sys.argv) - 1 :])
+    main(chosen, int(num_rounds), int(num_steps), in_precision)

@@ -78,12 +78,12 @@ def ours(images: Path, folder: Path, epochs: int) -> dict[str, Any]:
 
 def scores(store: Store, answer: dict[str, Any]) -> dict[str, float]:
     """Accuracy of the run's encoder and of the same network untrained."""
-    made = {stage["name"]: store.lookup(stage["fingerprint"]) for stage in answer["stages"]}
+    made: dict[str, Any] = {stage["name"]: store.lookup(stage["fingerprint"]) for stage in answer["stages"]}
     splits = made["split"].table(SPLITS_FILE)
     tested, labels = splits[SPLIT].to_numpy() == TEST, splits[LABEL].to_numpy()
     found = {}
     for name, file in {"knn": PRETRAINED_FILE, "knn_untrained": RANDOM_INIT_FILE}.items():
-        features = embeddings(made["embed"], file, splits)
+        features = np.concatenate(list(embeddings(made["embed"], file, splits).parts()))
         found[name] = accuracy(features[~tested], labels[~tested], features[tested], labels[tested])
     return found
 
