@@ -140,6 +140,7 @@ class _Runs:
             del features
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
+            del rows, reused, waiting  # before the next group's rows are prepared
         return done
 
     def _prepared(

@@ -9,6 +9,7 @@ rate are those of the other strategies, not the paper's.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ssl_tasks.transfer.base import Prediction, Strategy, Task
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from ssl_tasks.transfer.networks.adaptation import Classifier
 
 GAMMA = 10.0
-HIDDEN = 100
+HIDDEN = (256, 256)
+MOMENTUM = 0.9
 
 
 def fit(task: Task) -> Prediction:
@@ -29,21 +31,23 @@ def fit(task: Task) -> Prediction:
     from ssl_tasks.transfer.networks.critic import domain_loss, make_critic
 
     context = context_of(task)
-    weight, steps = context.options.adapt.dann, schedule_of(context).steps
+    adapting = context.options.adapt
+    weight, rates = adapting.dann, sorted(adapting.dann_rates)
+    schedule = replace(schedule_of(context), learning_rates=rates, momentum=MOMENTUM, weight_decay=0.0)
     strength = 0.0
 
     def before_step(step: int) -> None:
         nonlocal strength
-        strength = weight * ramp(step / steps)
+        strength = weight * ramp(step / schedule.steps)
 
     def penalty(network: Classifier, source_SD: Tensor, target_TD: Tensor) -> Tensor:
         assert network.critic is not None
         return domain_loss(network.critic, source_SD, target_TD, strength)
 
     def critic(width: int) -> nn.Module:
-        return make_critic(width, HIDDEN, task.seed)
+        return make_critic([width, *HIDDEN], task.seed)
 
-    return adapt(task, penalty, critic, before_step)
+    return adapt(task, penalty, critic, before_step, schedule)
 
 
 def ramp(progress: float) -> float:
@@ -52,5 +56,12 @@ def ramp(progress: float) -> float:
 
 
 STRATEGY = Strategy(
-    "dann", "domain-adversarial fine-tuning", fit, needs="payload", seeded=True, adapts=True, counterpart="fine_tune"
+    "dann",
+    "domain-adversarial fine-tuning",
+    fit,
+    needs="payload",
+    seeded=True,
+    adapts=True,
+    counterpart="fine_tune",
+    version=2,
 )
