@@ -128,7 +128,8 @@ class DomainsConfig(Config):
 
 
 class AdaptConfig(Config):
-    """What the strategies that adapt to a target without labels weigh their penalty by; they train as `tune` says."""
+    """What the strategies that adapt to a target without labels weigh their penalty by; they train as `tune` says, but
+    `dann` at a rate of its own."""
 
     deep_coral: float = Field(1.0, ge=0)
     mmd: float = Field(1.0, ge=0)

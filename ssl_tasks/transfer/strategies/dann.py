@@ -1,9 +1,11 @@
 """DANN: fine-tuning on source labels while the encoder is trained to leave a domain classifier at a loss.
 
-Ganin et al., "Domain-Adversarial Training of Neural Networks" (arXiv 1505.07818). A critic of one hidden layer learns
-to tell the domains apart by the features; its gradient is reversed on the way to the encoder (section 4.1, equations 13
-to 15) and grows as 2 / (1 + exp(-10 p)) - 1 with the share p of the steps taken (section 5.2.2). Optimizer and learning
-rate are those of the other strategies, not the paper's.
+Ganin et al., "Domain-Adversarial Training of Neural Networks" (arXiv 1505.07818). A critic learns to tell the domains
+apart by the features; its gradient is reversed on the way to the encoder (section 4.1, equations 13 to 15) and grows as
+2 / (1 + exp(-10 p)) - 1 with the share p of the steps taken. Optimizer and learning rate are the paper's (section
+5.2.2): SGD with momentum, here without weight decay, at a rate that falls as 1 / (1 + 10 p)^0.75. AdamW, which the
+other strategies use, takes steps of one size whatever the size of gradients: what is meant to grow from 0 would move
+the encoder at once, while the head still says nothing.
 """
 
 from __future__ import annotations

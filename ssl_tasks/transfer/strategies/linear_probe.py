@@ -42,7 +42,7 @@ def standardize(train: FloatArray) -> Map:
     scale = np.where(std > 1e-8 * np.maximum(1.0, np.abs(mean)), std, np.inf)
 
     def prepared(rows: FloatArray) -> FloatArray:
-        moved = rows - mean
+        moved: FloatArray = rows - mean
         moved /= scale  # in place: a table of all rows is hundreds of megabytes
         return moved
 
