@@ -135,7 +135,7 @@ class AdaptConfig(Config):
     mmd: float = Field(1.0, ge=0)
     dann: float = Field(0.1, ge=0)
     """Of the reversed gradient, at the end of its schedule."""
-    dann_rates: Rates = (0.003, 0.01, 0.03)
+    dann_rates: Rates = (0.01, 0.03, 0.1)
     """Learning rates of `dann`, which trains by SGD and not as `tune` says; candidates as there."""
 
 
