@@ -22,6 +22,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Cancelled, Completed, Crashed, Failed
 from prefect.tasks import Task
 
+from flows import turns
 from flows.execution import Execution, is_unforeseen, prepare
 from flows.interrupt import CancelWatcher
 from flows.logged import LogListener
@@ -87,6 +88,7 @@ def _execute(recipe: dict[str, Any], run_id: str | None) -> State[Any]:
     watcher = CancelWatcher(str(flow_run.get_id())) if prepared else None
     try:
         with watcher or contextlib.nullcontext():
+            turns.check(execution.recipe)
             _run_stages(execution)
     except (KeyboardInterrupt, SystemExit, TerminationSignal) as error:
         cancelled = watcher.cancelled if watcher else _is_cancelling()
@@ -162,7 +164,8 @@ def _stage_task(execution: Execution, planned: Planned) -> Task[Any, Any]:
         persist_result=False,
     )
     def stage(inputs: dict[str, Any]) -> State[Any]:
-        made = execution.run_stage(planned.name, tries_left=recipe.retries + 1 - task_run.run_count)
+        with turns.turn(recipe, planned, execution.listener.warning):
+            made = execution.run_stage(planned.name, tries_left=recipe.retries + 1 - task_run.run_count)
         name = "Cached" if made.status == "cached" else "Completed"
         record = execution.record.stage(planned.name)
         return Completed(name=name, message=f"{record.rows} rows; {record.reason}", data=made.artifact.to_dict())

@@ -46,6 +46,8 @@ class Recipe(Config):
     """Seconds before it is tried again."""
     ray_address: str | None = execution(None)
     """host:port of a Ray cluster; None starts a local Ray, unless RAY_ADDRESS is set."""
+    queue: str | None = execution(None)
+    """Name of a Prefect concurrency limit of training workers: the training waits until its `num_workers` are free."""
 
     def config_of(self, stage: Stage) -> Config:
         """The stage's config, out of its section (two stages may share one)."""

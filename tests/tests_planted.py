@@ -78,7 +78,7 @@ def planted(
     store: Store,
     *,
     signal: float = 3.0,
-    labels: Sequence[str] | None = ("cat", "dog", "owl"),
+    labels: Sequence[str | None] | None = ("cat", "dog", "owl"),
     rows: int = 300,
     equal: bool = False,
     quarantined: Sequence[Mapping[str, Any]] = (),
@@ -89,7 +89,7 @@ def planted(
 
     Args:
         signal: distance of the class means in the pretrained embeddings; random_init carries none.
-        labels: class names, None for data without labels.
+        labels: class names, None for data, or a class, without labels.
         equal: give random_init the embeddings of the pretrained encoder.
         targets: column of the ingest artifact's rows to what it holds, made of their class numbers (N,).
     """

@@ -67,6 +67,13 @@ def table() -> list[Node]:
     return [Node(_name(node), node["Resources"]) for node in ray.nodes() if _runs_work(node)]
 
 
+def alive() -> set[str]:
+    """Ids of the nodes that run work."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if _runs_work(node)}
+
+
 def _name(node: dict[str, Any]) -> str:
     return f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import ssl_tasks
 from ssl_tasks.config import digest
@@ -62,12 +62,13 @@ class Demand:
     placement: str = "PACK"
 
     @classmethod
-    def of(cls, config: PretrainConfig, *, use_gpu: bool) -> Demand:
-        """As the recipe has it."""
+    def of(cls, config: PretrainConfig, *, use_gpu: bool, num_workers: int | None = None) -> Demand:
+        """As the recipe has it; of the least number of workers, where that is a range and none is given."""
         worker = {"CPU": float(config.cpus_per_worker), **config.resources_per_worker}
         if use_gpu:
             worker["GPU"] = config.gpus_per_worker
-        return cls(config.num_workers, worker, config.num_workers * config.feed_workers, config.placement)
+        workers = config.least_workers if num_workers is None else num_workers
+        return cls(workers, worker, workers * config.feed_workers, config.placement)
 
     @property
     def total(self) -> dict[str, float]:
@@ -160,9 +161,8 @@ def room(nodes: Sequence[Node], config: PretrainConfig) -> Seen:
         return Seen("cluster room", "fail", "pretrain.use_gpu: the Ray cluster has no GPU", mend)
     demand = Demand.of(config, use_gpu=use_gpu)
     if fits(nodes, demand):
-        said = (
-            f"holds {demand.num_workers} workers of {_listed(demand.worker)} and {demand.feed_cpus} CPU for their feed"
-        )
+        most = Demand.of(config, use_gpu=use_gpu, num_workers=largest(nodes, config, use_gpu=use_gpu) or None)
+        said = f"holds {most.num_workers} workers of {_listed(most.worker)} and {most.feed_cpus} CPU for their feed"
         return Seen("cluster room", "ok", said)
     placed = "" if demand.placement == "PACK" else f", placed {demand.placement}"
     needed = (
@@ -173,13 +173,18 @@ def room(nodes: Sequence[Node], config: PretrainConfig) -> Seen:
     return Seen("cluster room", "fail", f"{needed} and {has}", _advice(nodes, config, demand, use_gpu))
 
 
-def _advice(nodes: Sequence[Node], config: PretrainConfig, demand: Demand, use_gpu: bool) -> str:
-    def would_fit(**change: Any) -> bool:
-        return fits(nodes, Demand.of(config.model_copy(update=change), use_gpu=use_gpu))
+def largest(nodes: Sequence[Node], config: PretrainConfig, *, use_gpu: bool, at_most: int | None = None) -> int:
+    """The largest number of workers that may train and that the nodes hold with the feed of each; 0 where none."""
+    sizes = [count for count in config.world_sizes if at_most is None or count <= at_most]
+    held = (n for n in reversed(sizes) if fits(nodes, Demand.of(config, use_gpu=use_gpu, num_workers=n)))
+    return next(held, 0)
 
-    if would_fit(placement="PACK"):
+
+def _advice(nodes: Sequence[Node], config: PretrainConfig, demand: Demand, use_gpu: bool) -> str:
+    if fits(nodes, replace(demand, placement="PACK")):
         return "set pretrain.placement=PACK, or add nodes"
-    most = next((fewer for fewer in range(config.num_workers - 1, 0, -1) if would_fit(num_workers=fewer)), 0)
+    fewer = (Demand.of(config, use_gpu=use_gpu, num_workers=n) for n in range(demand.num_workers - 1, 0, -1))
+    most = next((found.num_workers for found in fewer if fits(nodes, found)), 0)
     if most:
         return f"set pretrain.num_workers={most} or less, or add nodes"
     lacking = [

@@ -6,9 +6,24 @@ from typing import Any
 
 from ray.train.torch import TorchTrainer
 
+from ssl_tasks.cluster.elastic import ElasticWorkers
+from ssl_tasks.training.job import Job
+
 
 class ClusterTrainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped
-    """Ray's own, without its SIGINT handler, which is never taken down and may leave by `sys.exit(0)`."""
+    """Ray's own, without its SIGINT handler, which is never taken down and may leave by `sys.exit(0)`.
+
+    Where the number of workers is a range, `ElasticWorkers` decides on it.
+    """
+
+    def __init__(self, job: Job, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.job = job
+
+    def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        if self.scaling_config.elasticity_enabled:
+            settings["scaling_policy"] = ElasticWorkers(self.scaling_config, self.job)
+        return super()._initialize_and_run_controller(**settings)
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass

@@ -14,7 +14,7 @@ from typing import Any
 from ssl_tasks.artifact import FileEntry
 from ssl_tasks.cluster import look
 from ssl_tasks.cluster.connect import Connection, connection
-from ssl_tasks.cluster.nodes import Demand, Node, lacks, room, wants_gpu
+from ssl_tasks.cluster.nodes import Demand, Node, lacks, largest, room, wants_gpu
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.store.output import PROGRESS_FILE
@@ -22,6 +22,9 @@ from ssl_tasks.store.runs import RUN_VARIABLE
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, Job
 
+RESIZE_SECONDS = 30.0
+"""Where the number of workers is a range: a change of it costs a start of Ray Train (10 to 20 s), so none follows
+another within this time."""
 FAILURE_GRACE_SECONDS = 5.0
 """For the other ranks to end by themselves after one has failed."""
 
@@ -46,11 +49,10 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     with connection(address, **_of_a_local_ray(config, cores)) as ray_connection:
         nodes = look.table()
         use_gpu = _require_room(nodes, config)
-        demand = Demand.of(config, use_gpu=use_gpu)
+        demand = Demand.of(config, use_gpu=use_gpu, num_workers=largest(nodes, config, use_gpu=use_gpu))
         trainer = _trainer(job, ray_connection, demand)
-        store.write_json(
-            f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": _note(demand)}
-        )
+        note = _note(config, use_gpu)
+        store.write_json(f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": note})
         _fit(job, trainer)
     done = _read_own(job, DONE_FILE)
     if done is None:
@@ -69,8 +71,14 @@ def _read_own(job: Job, name: str) -> Any:
 
 def _of_a_local_ray(config: PretrainConfig, cores: int) -> dict[str, Any]:
     """What a Ray of our own declares: at least what this training takes, whatever this machine has."""
-    demand = Demand.of(config, use_gpu=False).total
+    demand = Demand.of(config, use_gpu=False, num_workers=_workers_here(config, cores)).total
     return {"num_cpus": max(cores, int(demand.pop("CPU"))), "resources": demand}
+
+
+def _workers_here(config: PretrainConfig, cores: int) -> int:
+    """Of a range, as many as there are cores for."""
+    sizes = [count for count in config.world_sizes if count * config.cpus_per_worker <= cores]
+    return max(sizes, default=config.least_workers)
 
 
 def _require_room(nodes: Sequence[Node], config: PretrainConfig) -> bool:
@@ -81,11 +89,11 @@ def _require_room(nodes: Sequence[Node], config: PretrainConfig) -> bool:
     return wants_gpu(config, nodes)
 
 
-def _note(demand: Demand) -> str:
+def _note(config: PretrainConfig, use_gpu: bool) -> str:
     """Of the progress line: Ray waits without a word until others give back what the workers need."""
     import ray
 
-    lacking = lacks(ray.available_resources(), demand)
+    lacking = lacks(ray.available_resources(), Demand.of(config, use_gpu=use_gpu))
     return f"waiting for {lacking}, which others use" if lacking else "starting workers"
 
 
@@ -93,11 +101,14 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
     import ray.train
 
     config, use_gpu = job.config, "GPU" in demand.worker
+    lean = ray_connection.embedded and not use_gpu
+    sizes = config.world_sizes
     settings = {
         "train_loop_per_worker": train_worker,
         "train_loop_config": {"job": job, "run": os.environ.get(RUN_VARIABLE, "")},
         "scaling_config": ray.train.ScalingConfig(
-            num_workers=demand.num_workers,
+            num_workers=demand.num_workers if lean or not config.is_elastic else (sizes[0], sizes[-1]),
+            elastic_resize_monitor_interval_s=RESIZE_SECONDS,
             use_gpu=use_gpu,
             resources_per_worker=dict(demand.worker),
             placement_strategy=demand.placement,
@@ -109,7 +120,7 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
         ),
     }
-    if ray_connection.embedded and not use_gpu:
+    if lean:
         from ssl_tasks.cluster.lean import GlooConfig, LeanTrainer
 
         return LeanTrainer(backend_config=GlooConfig(), **settings)
@@ -117,7 +128,7 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
 
     from ssl_tasks.cluster.standard import ClusterTrainer
 
-    return ClusterTrainer(torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"), **settings)
+    return ClusterTrainer(job, torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"), **settings)
 
 
 def _fit(job: Job, trainer: Any) -> None:

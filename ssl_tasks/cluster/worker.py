@@ -32,7 +32,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         if metrics is not None:
             metrics.tell(progress)
             with contextlib.suppress(OSError):  # a store that is away for a moment must not end the training
-                store.write_json(f"{folder}/{PROGRESS_FILE}", {"total_steps": job.total_steps, **progress})
+                store.write_json(
+                    f"{folder}/{PROGRESS_FILE}", {"total_steps": job.total_steps, "workers": world, **progress}
+                )
 
     report({"step": 0, "note": "building the model"})
     try:

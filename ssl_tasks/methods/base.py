@@ -74,6 +74,9 @@ class Method(nn.Module):
     """What becomes of a ViT's tokens: methods that predict patches leave the class token untrained."""
     couples_batch: ClassVar[bool] = False
     """Whether a row's loss depends on other rows (negatives): then a batch cannot be accumulated in parts."""
+    shards: ClassVar[bool] = True
+    """Whether its weights may lie in parts on the ranks (`training.sharding`): not where the loss holds gradients,
+    or where one rank alone looks at features."""
     least_rows: ClassVar[int] = 1
     """Fewest rows that may share batch statistics. A head's batch norm cannot take one row, and of two it makes -1 and
     1 whatever they are: methods with such heads need 3 rows, or 2 that bring two views to it at once."""

@@ -61,6 +61,7 @@ class Contractive(Method):
 
     views: ClassVar[ViewSpec] = ViewSpec(("plain",))
     least_rows: ClassVar[int] = 3
+    shards: ClassVar[bool] = False
 
     def __init__(self, config: ContractiveConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)

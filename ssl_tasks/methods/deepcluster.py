@@ -100,6 +100,7 @@ class DeepCluster(Method):
     """Backbone and a linear classifier of clusters, which starts anew with each clustering."""
 
     views: ClassVar[ViewSpec] = ViewSpec(("augment",))
+    shards: ClassVar[bool] = False
     positions: Tensor
     """(N,) int64, the train rows' positions in the payload, ascending."""
     labels: Tensor

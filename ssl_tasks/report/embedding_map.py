@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.embedded import Float, take
@@ -47,9 +48,9 @@ def chosen(splits: pa.Table) -> Int:
 
     `label_key` is random per row, so the first of its order are a fair sample whatever order the data came in.
     """
-    of_split, keys = splits[SPLIT].to_numpy(), splits[LABEL_KEY].to_numpy()
-    held_out = np.flatnonzero(of_split != TRAIN)
-    rows = held_out if len(held_out) else np.arange(len(of_split))
+    keys = splits[LABEL_KEY].to_numpy()
+    held_out = np.flatnonzero(pc.not_equal(splits[SPLIT], TRAIN).to_numpy())
+    rows = held_out if len(held_out) else np.arange(len(keys))
     return rows[np.argsort(keys[rows], kind="stable")][:MOST_ROWS]
 
 

@@ -13,7 +13,7 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.embedded import Float, parts, take
 from ssl_tasks.report.pictures import Pictures
 from ssl_tasks.report.predictions import Int
-from ssl_tasks.schema import LABEL, LABEL_KEY, PRETRAINED_FILE, SAMPLE_ID, SPLIT, TEST, TRAIN
+from ssl_tasks.schema import LABEL, LABEL_KEY, PRETRAINED_FILE, SAMPLE_ID, SPLIT, SPLITS_FILE, TEST, TRAIN
 
 QUERIES, NEAREST = 8, 5
 PICTURE_SIDE = 64
@@ -58,8 +58,13 @@ def _of_length_1(values: Float) -> Float:
     return unit
 
 
-def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None) -> dict[str, Any]:
-    """A strip for each query, for the template; empty where there are no test rows."""
+def section(splits: pa.Table, split: Artifact, embed: Artifact, pictures: Pictures | None) -> dict[str, Any]:
+    """A strip for each query, for the template; empty where there are no test rows.
+
+    Args:
+        splits: split, label and label key of all rows.
+        split: what has the rest of them.
+    """
     queries = chosen(splits)
     if not len(queries):
         return {}
@@ -67,7 +72,7 @@ def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None) -> dic
     wanted = take(embed, PRETRAINED_FILE, queries)
     best, cosines = nearest(wanted, train, parts(embed, PRETRAINED_FILE), NEAREST)
     positions = np.unique(np.concatenate([queries, best.ravel()]))
-    known = splits.select([SAMPLE_ID, LABEL]).take(pa.array(positions)).to_pylist()
+    known = _take(split, positions, [SAMPLE_ID, LABEL]).to_pylist()
     images: list[str] = pictures.take(positions, PICTURE_SIDE) if pictures else [""] * len(positions)
     cards = {
         int(position): {"id": row[SAMPLE_ID], "label": row[LABEL], "image": image}
@@ -82,6 +87,16 @@ def section(splits: pa.Table, embed: Artifact, pictures: Pictures | None) -> dic
     ]
     judged = [card["wrong"] for strip in strips for card in strip["found"] if card["wrong"] is not None]
     return {"strips": strips, "right": judged.count(False), "judged": len(judged), "pictures": pictures is not None}
+
+
+def _take(split: Artifact, positions: Int, columns: list[str]) -> pa.Table:
+    """A few rows (ascending) of the table of all, whose ids alone take more than the report holds of a row."""
+    parts, first = [], 0
+    for batch in split.batches(SPLITS_FILE, columns):
+        begin, end = np.searchsorted(positions, [first, first + batch.num_rows])
+        parts.append(batch.take(pa.array(positions[begin:end] - first)))
+        first += batch.num_rows
+    return pa.concat_tables(parts)
 
 
 def _judged(query: dict[str, Any], found: dict[str, Any], cosine: float) -> dict[str, Any]:

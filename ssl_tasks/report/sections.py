@@ -7,13 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow.compute as pc
 import yaml
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.pictures import data_uri
+from ssl_tasks.report.predictions import Int
 from ssl_tasks.report.units import METRIC_TITLES, percent, spread, written
 from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels, stopped_early, trains_all
-from ssl_tasks.schema import LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
+from ssl_tasks.schema import GROUP_ID, LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, PREFIXES, RAW_INPUT, TRAIN_FACTS
 from ssl_tasks.transfer.targets import LOCALIZATION, MULTI_LABEL, REGRESSION, SEGMENTATION
@@ -175,15 +178,23 @@ def quarantine(inputs: Mapping[str, Artifact]) -> list[dict[str, Any]]:
 
 def splits(split: Artifact) -> dict[str, Any]:
     """Rows, groups and labelled rows of each split, and rows of each class."""
-    rows = split.table(SPLITS_FILE, ["group_id", SPLIT, LABEL]).to_pylist()
+    groups: dict[str, list[Int]] = {name: [] for name in SPLITS}
+    counts: Counter[tuple[str, str]] = Counter()
+    for batch in split.batches(SPLITS_FILE, [GROUP_ID, SPLIT, LABEL]):
+        for name, found in groups.items():  # as 64 bits each: a set of the names takes 100 bytes a row
+            ids = batch[GROUP_ID].filter(pc.equal(batch[SPLIT], name)).to_pylist()
+            found.append(np.fromiter(map(hash, ids), np.int64, len(ids)))
+        known = batch.filter(batch[LABEL].is_valid())
+        counts.update(zip(known[LABEL].to_pylist(), known[SPLIT].to_pylist(), strict=True))
+    labelled, totals = Counter[str](), Counter[str]()
+    for (label, name), count in counts.items():
+        labelled[name] += count
+        totals[label] += count
     sizes = []
     for name in SPLITS:
-        here = [row for row in rows if row[SPLIT] == name]
-        labelled = sum(row[LABEL] is not None for row in here)
-        groups = len({row["group_id"] for row in here})
-        sizes.append({"name": name, "rows": f"{len(here):,}", "groups": f"{groups:,}", "labelled": f"{labelled:,}"})
-    counts = Counter((row[LABEL], row[SPLIT]) for row in rows if row[LABEL] is not None)
-    totals = Counter(row[LABEL] for row in rows if row[LABEL] is not None)
+        of_rows = np.concatenate(groups.pop(name))
+        facts = {"rows": len(of_rows), "groups": len(np.unique(of_rows)), "labelled": labelled[name]}
+        sizes.append({"name": name, **{what: f"{count:,}" for what, count in facts.items()}})
     shown = sorted(totals) if len(totals) <= MAX_CLASSES else [name for name, _ in totals.most_common(MAX_CLASSES)]
     classes = [{"name": name, **{of: f"{counts[name, of]:,}" for of in SPLITS}} for name in shown]
     return {"sizes": sizes, "classes": classes, "more_classes": len(totals) - len(shown)}

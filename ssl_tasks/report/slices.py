@@ -15,6 +15,7 @@ from ssl_tasks.report.confusion import counts
 from ssl_tasks.report.predictions import Fits, Int
 from ssl_tasks.report.units import percent
 from ssl_tasks.schema import DOMAIN, GROUP_ID, ROW, SPLITS_FILE
+from ssl_tasks.shards import member
 
 NORMAL = 1.959964
 """Quantile of the normal distribution for 95%."""
@@ -51,7 +52,7 @@ def section(budgets: Sequence[Fits], split: Artifact) -> dict[str, Any]:
     found = counts(budgets[-1])
     for line in of_classes:
         line["precision"] = _precision(found, budgets[-1].classes.index(line["name"]))
-    known = split.table(SPLITS_FILE, [ROW, DOMAIN, GROUP_ID])
+    known = _of_rows(split, np.unique(np.concatenate([fits.rows for fits in budgets])))
     domains = _by_column(budgets, known, DOMAIN)
     groups = [group for group in _by_column(budgets, known, GROUP_ID) if group.rows >= GROUP_ROWS]
     return {
@@ -83,6 +84,12 @@ def slices(budgets: Sequence[Fits], parts: Sequence[Int], names: Sequence[str]) 
         for place in map(int, np.flatnonzero(rows))
     ]
     return sorted(found, key=lambda one: (one.accuracy[-1], one.name))
+
+
+def _of_rows(split: Artifact, rows: Int) -> pa.Table:
+    """Domain and group of some rows (ascending); the others may be far more."""
+    batches = split.batches(SPLITS_FILE, [ROW, DOMAIN, GROUP_ID])
+    return pa.concat_tables([batch.filter(pa.array(member(batch[ROW].to_numpy(), rows))) for batch in batches])
 
 
 def _by_column(budgets: Sequence[Fits], known: pa.Table, column: str) -> list[Slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,12 +38,13 @@ def decide(config: AssignConfig, found: Grouped, taken: Int8, placed: Bools) -> 
     train, val, test = config.fractions
     decided = taken.copy()
 
-    def draw(groups: NDArray[np.int64], shares: Shares, owed: dict[str, float] | None = None) -> None:
+    def draw(groups: Any, shares: Shares, owed: dict[str, float] | None = None) -> None:
         decided[groups] = cut(strata[groups], found.size[groups], order[groups], shares, owed)
 
     free = np.flatnonzero(taken == NOT_GIVEN)
     if config.folds is None:
-        draw(free, Shares(test=test, val=val), _owed(found, taken, placed, Shares(test=test, val=val)))
+        every = slice(None) if len(free) == len(taken) else free  # not copied
+        draw(every, Shares(test=test, val=val), _owed(found, taken, placed, Shares(test=test, val=val)))
     else:
         _require_folds(config.folds, len(free), len(taken))
         dealt = deal_folds(strata[free], found.size[free], order[free], config.folds)

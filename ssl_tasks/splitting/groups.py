@@ -17,6 +17,8 @@ Int8 = NDArray[np.int8]
 Int = NDArray[np.int64]
 
 NOT_GIVEN = -1
+PART = 1 << 16
+"""Keys that are drawn at once: what they are mixed of takes five times their room."""
 
 
 @dataclass
@@ -47,15 +49,17 @@ class Grouped:
         np.maximum.at(highest, self.group, self.given)
         return highest
 
-    def random_order(self, seed: int) -> Int:
+    def random_order(self, seed: int) -> NDArray[np.int32]:
         """(G,) each group's place in an order that hangs on the seed and the groups' names alone."""
         import torch
 
         from ssl_tasks.randomness import row_keys
 
-        keys = row_keys(seed, 0, torch.from_numpy(self.key.view(np.int64))).numpy()
-        place = np.empty(len(keys), np.int64)
-        place[np.argsort(keys, kind="stable")] = np.arange(len(keys))
+        keys, place = np.empty(len(self.key), np.int64), np.empty(len(self.key), np.int32)
+        for first in range(0, len(keys), PART):
+            part = slice(first, first + PART)
+            keys[part] = row_keys(seed, 0, torch.from_numpy(self.key[part].view(np.int64))).numpy()
+        place[np.argsort(keys, kind="stable")] = np.arange(len(keys), dtype=np.int32)
         return place
 
 

@@ -23,7 +23,11 @@ class Shares:
 
 
 def cut(
-    strata: NDArray[np.int32], sizes: Int, order: Int, shares: Shares, owed: Mapping[str, float] | None = None
+    strata: NDArray[np.int32],
+    sizes: Int,
+    order: NDArray[np.int32],
+    shares: Shares,
+    owed: Mapping[str, float] | None = None,
 ) -> Int8:
     """A split for each group: within a stratum, groups in random order are cut where the shares say.
 
@@ -48,7 +52,8 @@ def cut(
 
 def _cut_stratum(block: Int, sizes: Int, shares: Shares, owed: dict[str, float], decided: Int8) -> None:
     total, half = int(sizes.sum()), sizes.max(initial=0) / 2
-    middles = np.cumsum(sizes) - sizes / 2
+    middles = np.cumsum(sizes, dtype=np.float64)
+    middles -= sizes / 2
     place = passed = 0
     for name, share in ((TEST, shares.test), (VAL, shares.val)):
         end = passed + share * total + min(max(owed[name], -half), half)
@@ -60,7 +65,7 @@ def _cut_stratum(block: Int, sizes: Int, shares: Shares, owed: dict[str, float],
         place, passed = stop, passed + took
 
 
-def deal_folds(strata: NDArray[np.int32], sizes: Int, order: Int, folds: int) -> Int:
+def deal_folds(strata: NDArray[np.int32], sizes: Int, order: NDArray[np.int32], folds: int) -> Int:
     """(G,) number of each group's fold: dealt out stratum by stratum, large groups first, there and back.
 
     So of every stratum, and of all, each fold gets its share of groups, and nearly its share of rows.

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field
 
 from ssl_tasks.artifact import Artifact
@@ -27,11 +25,10 @@ from ssl_tasks.schema import (
     PRETRAINED_FILE,
     RANDOM_INIT_FILE,
     ROW,
-    SPLIT,
-    SPLITS_FILE,
     STATS_FILE,
     TRAIN,
 )
+from ssl_tasks.splitting.read import positions_of
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 
@@ -76,15 +73,11 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
             settle(
                 encoder,
                 lambda rows: torch.from_numpy(shards.take(rows)).to(device),
-                sample(_train(split)),
+                sample(positions_of(split, TRAIN)),
                 config.batch_size,
             )
         num_features = _write(out, name, encoder, shards, config.batch_size)
     return out.artifact(rows=len(shards), measured={"num_features": num_features})
-
-
-def _train(split: Artifact) -> NDArray[np.int64]:
-    return np.flatnonzero(pc.equal(split.table(SPLITS_FILE, [SPLIT])[SPLIT], TRAIN).to_numpy())
 
 
 def _write(out: Output, name: str, encoder: Encoder, shards: Shards, batch_size: int) -> int:

@@ -23,25 +23,53 @@ def check(config: PretrainConfig) -> None:
     from ssl_tasks.methods.base import refuse_coupled, refuse_few_rows  # imports torch
 
     options = methods.resolve(config.method.options(), config.modality)
-    parts = config.num_workers * config.accumulate
-    if config.batch_size % parts:
-        raise RequestError(
-            f"pretrain.batch_size: {config.batch_size} cannot be shared by {config.num_workers} workers in "
-            f"{config.accumulate} parts; use a multiple of {parts}"
-        )
+    _check_workers(config)
     _check_gpus(config)
+    _check_sharding(config)
     method = methods.spec(config.method.name).method
     refuse_coupled(method, options, config.accumulate)
     refuse_few_rows(method, config.method.name, config.rows_in_statistics)
     method.check(options, config.batch_size)
 
 
+def _check_workers(config: PretrainConfig) -> None:
+    if not config.world_sizes:
+        asked = config.num_workers
+        workers = f"{asked[0]} to {asked[1]}" if isinstance(asked, tuple) else f"{asked}"
+        raise RequestError(
+            f"pretrain.batch_size: {config.batch_size} cannot be shared by {workers} workers in "
+            f"{config.accumulate} parts; use a multiple of {config.least_workers * config.accumulate}"
+        )
+    if config.is_elastic and not config.sync_batch_norm:
+        raise RequestError(
+            f"pretrain.num_workers: with {list(config.world_sizes)} workers the batch statistics of each would change "
+            "with their number, and so the results; set pretrain.sync_batch_norm=true, or one number"
+        )
+
+
 def _check_gpus(config: PretrainConfig) -> None:
-    share, several = config.gpus_per_worker, config.num_workers > 1
+    share, several = config.gpus_per_worker, config.world_sizes[-1] > 1
     if share != int(share) and (share > 1 or several):
         raise RequestError(
             f"pretrain.gpus_per_worker: {share:g} is no whole number; a share of a GPU is for a single worker, as NCCL "
             "refuses two on one GPU"
+        )
+
+
+def _check_sharding(config: PretrainConfig) -> None:
+    """What cannot be cut: FSDP2 takes parameters in their own order of memory, and averaged weights would be copies."""
+    if config.sharding == "none":
+        return
+    wrong = {
+        "layout": config.layout == "channels_last",
+        "compile": config.compile == "always",
+        "ema_decay": config.ema_decay > 0,
+    }
+    mend = {"layout": "contiguous or auto", "compile": "never or auto", "ema_decay": "0"}
+    for key in (key for key, is_wrong in wrong.items() if is_wrong):
+        raise RequestError(
+            f"pretrain.{key}: {getattr(config, key)} does not go with pretrain.sharding={config.sharding}; set it to "
+            f"{mend[key]}, or sharding to none"
         )
 
 

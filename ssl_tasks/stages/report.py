@@ -12,7 +12,7 @@ from pydantic import Field
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, ROW, SPLITS_FILE
+from ssl_tasks.schema import HEALTH_FILE, LABEL, LABEL_KEY, METRICS_FILE, ROW, SPLIT, SPLITS_FILE
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Output
 from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
@@ -181,7 +181,7 @@ def _transfer(inputs: dict[str, Artifact], verdict: Verdict, method: str) -> dic
     elif task in DENSE:
         pictures = Pictures.of(inputs["normalize"])
         assert pictures is not None, "only images have masks or boxes"
-        table = inputs["split"].table(SPLITS_FILE)
+        table = inputs["split"].table(SPLITS_FILE, [ROW])
         looked_into = {"kind": dense.section(transfer, inputs["normalize"], table, pictures, verdict, method)}
     else:
         looked_into = {"kind": by_task.section(transfer, verdict, method)}
@@ -211,10 +211,10 @@ def _samples(inputs: dict[str, Artifact], encoder: dict[str, Any], kind: Literal
     from ssl_tasks.report.pictures import Pictures
 
     pictures = Pictures.of(inputs["normalize"])
-    splits, embed = inputs["split"].table(SPLITS_FILE), inputs["embed"]
+    splits, embed = inputs["split"].table(SPLITS_FILE, [ROW, SPLIT, LABEL, LABEL_KEY]), inputs["embed"]
     return {
         "embedding": embedding_map.section(splits, embed, pictures, encoder["method"], kind),
-        "neighbours": neighbours.section(splits, embed, pictures),
+        "neighbours": neighbours.section(splits, inputs["split"], embed, pictures),
         "saliency": saliency.section(splits, _encoder(inputs), pictures, encoder["modality"]),
         "duplicates": duplicates.section(inputs, splits[ROW].to_numpy(), pictures),
     }

@@ -52,10 +52,11 @@ from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
 if TYPE_CHECKING:
     import torch
 
-    from ssl_tasks.transfer.base import Context, FloatArray
+    from ssl_tasks.transfer.base import Context
     from ssl_tasks.transfer.data import Labelled
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure, Fit
+    from ssl_tasks.transfer.rows import Rows
     from ssl_tasks.transfer.runners import Runner
 
 
@@ -90,12 +91,12 @@ def run(
         domains.check(labelled.splits, config.domains, config.labels_per_class)
     info = pretrain.json("encoder.json")
     method = info["method"]
-    encoders = {
+    encoders: dict[str, Callable[[], Rows]] = {
         method: lambda: data.embeddings(embed, PRETRAINED_FILE, labelled.splits),
         RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
     }
     if config.raw_input:
-        encoders[RAW_INPUT] = lambda: raw.features(normalize, info["modality"], normalize.json(STATS_FILE))
+        encoders[RAW_INPUT] = lambda: raw.RawInput(normalize, info["modality"], normalize.json(STATS_FILE))
     stop, device = threading.Event(), _device(config)
     others = further.read(config.encoders, out.uri)
     adopted = pretrain.manifest.parents.get(ADOPTED, "")
@@ -114,7 +115,7 @@ def run(
         encoders = _map_makers(local, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
 
     @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
-    def features(method: str) -> list[FloatArray]:
+    def features(method: str) -> list[Rows]:
         weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
         return [further.embed(one, weights, normalize, labelled.train, here) for one in others]
 

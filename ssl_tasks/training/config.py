@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 
 from ssl_tasks import methods
 from ssl_tasks.config import Config, artifact_reference, execution
@@ -67,6 +67,21 @@ def _as_choice(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(ge=1)])
+
+
+def _as_workers(value: Any) -> Any:
+    try:
+        if not isinstance(value, (list, tuple)):
+            return _COUNT.validate_python(value)
+        least, most = (_COUNT.validate_python(count) for count in value)
+    except ValueError as error:  # one message in place of one for each kind of value
+        raise ValueError("give a whole number from 1, or the least and the most of them as [1, 4]") from error
+    if least > most:
+        raise ValueError(f"the least of the range, {least}, is above the most, {most}")
+    return least, most
+
+
 class PretrainConfig(Config):
     """What is trained, for how long, and (execution fields) on what."""
 
@@ -96,7 +111,9 @@ class PretrainConfig(Config):
     modality: str = "image"
     seed: int = Field(0, ge=0)
 
-    num_workers: int = execution(1, ge=1)
+    num_workers: Annotated[int | tuple[int, int], BeforeValidator(_as_workers)] = execution(1)
+    """Processes that train together. With `[least, most]` as many of them as the cluster holds: fewer go on from the
+    last checkpoint when nodes are lost, more when some join. Only numbers that share the batch evenly are used."""
     use_gpu: bool | Literal["auto"] = execution("auto")
     """auto: where the cluster has GPUs."""
     cpus_per_worker: int = execution(1, ge=1)
@@ -114,6 +131,12 @@ class PretrainConfig(Config):
     augment_on: Literal["workers", "device"] = execution("workers")
     """Where views are made: by the feed's tasks on CPUs, beside training, or where the model is, which then waits for
     them; for a GPU that has time to spare. On a CPU both give the same bits."""
+    sharding: Literal["none", "fsdp"] = execution("none")
+    """fsdp: each worker keeps a part of the weights, gradients and optimizer state, for networks that are too large for
+    one device (FSDP2); checkpoints and encoders stay whole."""
+    activation_checkpointing: bool = execution(False)
+    """Keep only what goes into each block and compute the rest again in the backward pass: a third more time, less
+    memory, the same bits."""
     layout: Literal["auto", "contiguous", "channels_last"] = execution("auto")
     compile: Literal["auto", "never", "always"] = execution("auto")
     checkpoint_every_steps: int = execution(200, ge=1)
@@ -126,6 +149,27 @@ class PretrainConfig(Config):
     """Give up after so long without a step; 0 waits for ever."""
 
     @property
+    def world_sizes(self) -> tuple[int, ...]:
+        """Numbers of workers that may train, ascending: those of the range that share the batch evenly.
+
+        A lost node must not end a run because what is left is an odd number: 7 of 8 go on as 4.
+        """
+        least, most = self.num_workers if isinstance(self.num_workers, tuple) else (self.num_workers,) * 2
+        counts = range(least, min(most, self.batch_size) + 1)
+        return tuple(count for count in counts if self.batch_size % (count * self.accumulate) == 0)
+
+    @property
+    def least_workers(self) -> int:
+        """What a cluster must hold."""
+        asked = self.num_workers if isinstance(self.num_workers, int) else self.num_workers[0]
+        return self.world_sizes[0] if self.world_sizes else asked
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while training goes on."""
+        return len(self.world_sizes) > 1
+
+    @property
     def rows_in_statistics(self) -> int:
         """Rows that share batch statistics."""
-        return self.batch_size // self.accumulate // (1 if self.sync_batch_norm else self.num_workers)
+        return self.batch_size // self.accumulate // (1 if self.sync_batch_norm else self.least_workers)

@@ -13,8 +13,9 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
 from ssl_tasks.modalities.captions import CAPTIONS, TextShape
 from ssl_tasks.policy import Views
-from ssl_tasks.schema import LABEL, SPLIT, SPLITS_FILE, STATS_FILE, TOKENS, TRAIN, VAL, VIEWS_FILE
+from ssl_tasks.schema import LABEL, SPLITS_FILE, STATS_FILE, TOKENS, TRAIN, VAL, VIEWS_FILE
 from ssl_tasks.shards import Shards
+from ssl_tasks.splitting.read import positions_of
 from ssl_tasks.store import Output, Store
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.plan import Plan
@@ -110,15 +111,13 @@ class Job:
 
         Labels of train and test rows are never looked at; where val rows have none, the second is None.
         """
-        table = self.split.table(SPLITS_FILE, [SPLIT, LABEL])
-        names = np.array(table[SPLIT].to_pylist())
-        positions = np.flatnonzero(names == VAL)
+        positions = positions_of(self.split, VAL)
         on_val = len(positions) > 1
         if not on_val:
-            positions = np.flatnonzero(names == TRAIN)
+            positions = positions_of(self.split, TRAIN)
         random = np.random.Generator(np.random.Philox(key=[self.config.seed, 1 << 32]))
         positions = np.sort(random.permutation(positions)[:limit])
-        labels = table[LABEL].take(positions).to_pylist()
+        labels = self.split.table(SPLITS_FILE, [LABEL])[LABEL].take(positions).to_pylist()
         if not on_val or any(label is None for label in labels) or len(set(labels)) < 2:
             return positions, None
         classes = {label: number for number, label in enumerate(sorted(set(labels)))}
@@ -142,8 +141,7 @@ def _views(augmented: Artifact) -> Views:
 
 @functools.lru_cache(maxsize=4)
 def _plan(normalized: Artifact, split: Artifact, batch_size: int, seed: int, shuffle_shards: int) -> Plan:
-    names = np.array(split.table(SPLITS_FILE, [SPLIT])[SPLIT].to_pylist())
-    train = np.flatnonzero(names == TRAIN)
+    train = positions_of(split, TRAIN)
     if batch_size > len(train):
         raise RequestError(f"pretrain.batch_size: {batch_size} is larger than the {len(train)} train rows")
     return Plan(train, _shards(normalized).starts, batch_size, seed, shuffle_shards)

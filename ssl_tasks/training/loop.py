@@ -18,7 +18,7 @@ from torch import Tensor, distributed
 
 from ssl_tasks.errors import StageError
 from ssl_tasks.methods.base import CONSTANT_RATE, Batch
-from ssl_tasks.training import optim
+from ssl_tasks.training import optim, sharding
 from ssl_tasks.training.checkpoints import Checkpoints, State
 from ssl_tasks.training.health import Watchdog
 from ssl_tasks.training.job import Job
@@ -66,9 +66,14 @@ class Trainer:
         self.checkpoints = Checkpoints(job.out.store, job.partial, config.keep_checkpoints)
         method, self.random_weights = build_method(job)
         self.choice = self._choose(method)
-        self.method = place(method, ranks, self.choice["layout"], config.sync_batch_norm)
-        self.call = wrap(self.method, ranks, self.choice["compiled"], config.sync_batch_norm)
-        several = ranks.world > 1 and ranks.device.type == "cpu" and not self.choice["compiled"]
+        self.method = place(method, ranks, self.choice["layout"], config)
+        self.is_sharded = config.sharding != "none" and ranks.world > 1
+        if self.is_sharded:
+            sharding.shard(self.method, ranks.device)
+            self.call: Any = self.method
+        else:
+            self.call = wrap(self.method, ranks, self.choice["compiled"], config.sync_batch_norm)
+        several = ranks.world > 1 and ranks.device.type == "cpu" and not self.choice["compiled"] and not self.is_sharded
         self.last_gradient = LastGradient(self.method) if several else None
         self.optimizers = {
             phase: optim.build_optimizer(self.method.param_groups(phase), config.optimizer)
@@ -79,6 +84,8 @@ class Trainer:
     def _choose(self, method: Any) -> dict[str, Any]:
         """Calibrate once: the choice is saved before step 0 and used again on resume."""
         store, path = self.job.out.store, f"{self.job.partial}/choice.json"
+        if self.config.sharding != "none":  # leaves nothing to choose, and an earlier choice is for whole weights
+            return asdict(calibrate(self.job, method, self.ranks, self._autocast))
         choice = self._from_rank_0(store.read_json(path))
         if choice is None:  # all ranks time the same steps: a loss that gathers rows needs them all
             choice = self._from_rank_0(asdict(calibrate(self.job, method, self.ranks, self._autocast)))
@@ -148,6 +155,17 @@ class Trainer:
                 )
         with self.clock(CHECKPOINT):
             self.checkpoints.wait()
+            if self.is_sharded:
+                self._put_together()
+
+    def _put_together(self) -> None:
+        """Rank 0's method becomes a whole one, for what comes after training; all ranks at once."""
+        state = sharding.gathered(self.method.state_dict(), keep=self.ranks.rank == 0)
+        if self.ranks.rank == 0:
+            method, _ = build_method(self.job)
+            self.method = place(method, self.ranks, self.choice["layout"], self.config)
+            self.method.load_state_dict(state)
+            self.is_sharded = False
 
     def _step(self, whole: Batch) -> None:
         logged: dict[str, Tensor] = {}
@@ -182,6 +200,8 @@ class Trainer:
             logged[key] = logged.get(key, torch.zeros((), device=value.device)) + value.detach().double() * share
 
     def _no_sync(self) -> contextlib.AbstractContextManager[Any]:
+        if self.is_sharded:
+            return sharding.no_sync(self.method)
         context: contextlib.AbstractContextManager[Any] = getattr(self.call, "no_sync", contextlib.nullcontext)()
         return context
 
@@ -213,8 +233,9 @@ class Trainer:
     def _check_health(self) -> None:
         """Measured on rank 0; the verdict goes to all, so that all stop or none."""
         message: str | None = None
+        found = probe(self) if self.ranks.rank == 0 or self.is_sharded else {}
         if self.ranks.rank == 0:
-            row = {"step": float(self.step), **probe(self)}
+            row = {"step": float(self.step), **found}
             for name, value in row.items():
                 self.health.setdefault(name, []).append(value)
             try:
@@ -228,8 +249,10 @@ class Trainer:
             raise StageError(message)
 
     def _save(self) -> None:
+        if self.ranks.rank == 0 or self.is_sharded:
+            state = sharding.gathered(self.state(), keep=self.ranks.rank == 0)
         if self.ranks.rank == 0:
-            self.checkpoints.save(self.step, self.state())
+            self.checkpoints.save(self.step, state)
 
     def state(self) -> State:
         """All that a later process needs to go on as if it had never stopped."""
@@ -248,9 +271,9 @@ class Trainer:
         state = self.checkpoints.load()
         if state is None:
             return
-        self.method.load_state_dict(state["method"])
+        sharding.load(self.method, state["method"])
         for phase, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][phase])
+            sharding.load_optimizer(optimizer, state["optimizers"][phase])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step = self.resumed_at = state["step"]

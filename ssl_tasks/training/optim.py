@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ssl_tasks.training.config import OptimizerConfig
 
@@ -96,11 +97,19 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float | None) -> Tensor:
     Returns:
         The norm before clipping, a scalar on the gradients' device.
     """
-    parameters = list(parameters)
-    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    moved = [weight for weight in parameters if weight.grad is not None]
+    kinds = [[weight for weight in moved if isinstance(weight, DTensor) == is_part] for is_part in (False, True)]
+    norms = [_norm(kind) for kind in kinds if kind]  # sharded weights and others do not go into one operation
+    norm = torch.stack(norms).norm() if len(norms) > 1 else _norm(moved)
     if max_norm is not None:
-        nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+        for kind in kinds:
+            nn.utils.clip_grads_with_norm_(kind, max_norm, norm)
     return norm
+
+
+def _norm(weights: list[nn.Parameter]) -> Tensor:
+    norm = nn.utils.get_total_norm([weight.grad for weight in weights if weight.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm  # each rank has the norm of its part
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from ssl_tasks.policy import BASE
 from ssl_tasks.randomness import mix, row_keys, stream_key
 from ssl_tasks.training.health import alignment, feature_std, knn_accuracy, rankme, uniformity
 from ssl_tasks.training.setup import as_input
+from ssl_tasks.training.sharding import whole
 from ssl_tasks.training.views import to_batch
 
 if TYPE_CHECKING:
@@ -53,9 +54,10 @@ def geometry(trainer: Trainer) -> dict[str, float | None]:
 def embed_rows(trainer: Trainer, positions: np.ndarray) -> Tensor:
     """(N, num_features) features of plain samples on the CPU, in eval mode; of the moving average if there is one."""
     parts = []
-    for first in range(0, len(positions), EMBED_ROWS):
-        chunk = positions[first : first + EMBED_ROWS]
-        parts.append(embed_payload(trainer, torch.from_numpy(trainer.job.shards.take(chunk)), chunk))
+    with whole(trainer.method):
+        for first in range(0, len(positions), EMBED_ROWS):
+            chunk = positions[first : first + EMBED_ROWS]
+            parts.append(embed_payload(trainer, torch.from_numpy(trainer.job.shards.take(chunk)), chunk))
     return torch.cat(parts)
 
 

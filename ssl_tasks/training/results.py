@@ -83,7 +83,8 @@ def _info(job: Job, backbone: nn.Module) -> EncoderInfo:
 
 def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
     taken = trainer.step - (trainer.resumed_at or 0)
-    found = bottleneck.find(trainer.clock.steps, trainer.config)
+    in_force = trainer.config.model_copy(update={"num_workers": trainer.ranks.world})
+    found = bottleneck.find(trainer.clock.steps, in_force)
     rows = taken * trainer.config.batch_size
     measured = {
         "steps": trainer.step,

@@ -21,6 +21,7 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.methods.base import Batch, Method, TrainStats, refuse_coupled
 from ssl_tasks.modalities.captions import CAPTIONS, TextShape
 from ssl_tasks.policy import BASE, PLAIN, Views
+from ssl_tasks.training import sharding
 from ssl_tasks.training.collectives import convert_sync_batchnorm
 from ssl_tasks.training.config import PretrainConfig
 from ssl_tasks.training.job import Job
@@ -58,6 +59,7 @@ def build_method(job: Job) -> tuple[Method, dict[str, Tensor]]:
     if job.initial is None:  # with what the method has fixed, such as a ViT's positions, which the encoder has too
         random_weights = _copy(backbone)
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
+    sharding.refuse(method, config)
     method.prepare(_train_stats(job))
     return (method.double() if config.precision == "fp64" else method), random_weights
 
@@ -84,6 +86,7 @@ def rehearse(
     require_captions(config, text)
     method = _method(config, _backbone(config, shape, view_names, views), shape, text)
     refuse_accumulation(method, config.accumulate, config.sync_batch_norm)
+    sharding.refuse(method, config)
     if config.rows_in_statistics == 1:
         _refuse_single_row(config, method.backbone, shape)
 
@@ -181,13 +184,15 @@ def _train_stats(job: Job) -> TrainStats:
     return TrainStats(len(positions), job.modality.to_input(payload, job.stats), positions, job.stats)
 
 
-def place(method: Method, ranks: Ranks, layout: str, sync_batch_norm: bool) -> Method:
-    """Move the method to the device and memory layout, with norms synchronized where asked."""
+def place(method: Method, ranks: Ranks, layout: str, config: PretrainConfig) -> Method:
+    """Move the method to the device and memory layout; synchronize norms and recompute activations where asked."""
     method = method.to(ranks.device)
     if layout == "channels_last":
         method = method.to(memory_format=torch.channels_last)
-    if sync_batch_norm:
+    if config.sync_batch_norm:
         convert_sync_batchnorm(method, ranks.device.type, ranks.world)
+    if config.activation_checkpointing:
+        sharding.recompute(method)
     return method
 
 
@@ -221,6 +226,8 @@ def calibrate(job: Job, method: Method, ranks: Ranks, autocast: Callable[[], Any
     channels_last: no rule would have told.
     """
     config = job.config
+    if config.sharding != "none":  # a network that needs it has no room for trials, and cannot be channels_last
+        return Choice("contiguous", False, {})
     images = len(job.modality.input_shape(job.stats)) == 3
     layouts = ["contiguous", "channels_last"] if config.layout == "auto" and images else [config.layout]
     layouts = ["contiguous" if layout == "auto" else layout for layout in layouts]
@@ -260,7 +267,8 @@ def _time_steps(
     job: Job, method: Method, ranks: Ranks, layout: str, autocast: Callable[[], Any], compiled: bool
 ) -> float:
     """Least seconds of forward and backward, after one step of warm-up; the method itself is not touched."""
-    trial = place(copy.deepcopy(method), ranks, layout, sync_batch_norm=False)
+    alone = job.config.model_copy(update={"sync_batch_norm": False})
+    trial = place(copy.deepcopy(method), ranks, layout, alone)
     call = wrap(trial, Ranks(0, 1, ranks.device), compiled, sync_batch_norm=False)
     batch = to_batch(make_views(job, 0, ranks.rank, ranks.world), job, job.stats, ranks.device)
     batch = as_input(batch, layout, job.config.precision)

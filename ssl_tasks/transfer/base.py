@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssl_tasks.transfer import kinds
+from ssl_tasks.transfer.rows import Moments, Rows
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ class Context:
     """Names of the input's values, for inputs that have such."""
     method: str = ""
     """Whose network the fit at hand reuses."""
-    features: FloatArray | None = None
-    """(N, D) embeddings of all rows by that network; for tasks that say where things are (N, C, h, w) feature maps."""
+    features: Rows | None = None
+    """(N, D) embeddings of all rows by that network, read by position; for tasks that say where things are an array of
+    feature maps (N, C, h, w)."""
     domains: Domains | None = None
     """Where the test rows are of a domain that no label is of (`transfer.domains`)."""
     remake: Callable[[], Context] | None = None
@@ -152,7 +154,7 @@ class Prediction:
     what the metrics are made of."""
 
 
-def _same(train: FloatArray) -> Map:
+def _same(train: Moments) -> Map:
     return lambda rows: rows
 
 
@@ -177,8 +179,9 @@ class Strategy:
     title: str
     """As a sentence of the report says it, with its article."""
     fit: Callable[[Task], Prediction]
-    prepare: Callable[[FloatArray], Map] = _same
-    """From the embeddings (N, D) of all train rows, labelled or not, to what is done to any row before `fit`."""
+    prepare: Callable[[Moments], Map] = _same
+    """From mean and deviation of the embeddings (N, D) of all train rows, labelled or not, to what is done to any row
+    before `fit`. It may not hang on other rows: a row is prepared with whatever others are needed."""
     needs: Literal["embeddings", "payload", "maps"] = "embeddings"
     """What its rows are; for `maps` they are positions, and the context's features are feature maps."""
     encoders: Literal["one", "several", "any"] = "one"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import GROUP_ID, LABEL, ROW, SPLIT, SPLITS_FILE, TEST, TRAIN, VAL
+from ssl_tasks.schema import DOMAIN, GROUP_ID, LABEL, LABEL_KEY, ROW, SPLIT, SPLITS, SPLITS_FILE, TEST, TRAIN
 from ssl_tasks.transfer import dense_targets, targets
+from ssl_tasks.transfer.rows import Stored
 from ssl_tasks.transfer.targets import (
     CLASSIFICATION,
     DENSE,
@@ -27,6 +28,8 @@ from ssl_tasks.transfer.targets import (
 
 Int = NDArray[np.int64]
 FEW_CLASSES = 2
+COLUMNS = [ROW, DOMAIN, SPLIT, LABEL, LABEL_KEY]
+"""Of all rows."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Labelled:
     """The labelled rows of a split artifact, where a label is whatever `task` predicts."""
 
     splits: pa.Table
-    """`label` is what budgets are drawn by: a row's class, or one and the same for all rows that have a target."""
+    """`label` is what budgets are drawn by: a row's class, or one and the same for all rows that have a target. Of the
+    ids, which are as long as all else together, `group_id` is there for labelled test rows, and `sample_id` not."""
     classes: list[str]
     """Sorted names; a class's number is its place here. Empty for numbers."""
     labels: NDArray[Any]
@@ -83,25 +87,26 @@ def load(
     Raises:
         RequestError: as `check_labels`, and the checks of `targets` and `dense_targets`.
     """
-    splits = split.table(SPLITS_FILE)
+    splits = split.table(SPLITS_FILE, COLUMNS)
     if task in DENSE:
         assert normalized is not None, "masks and boxes are read as normalize stores them"
         classes, rows, known = dense_targets.load(normalized, splits, task)
-        return _labelled(targets.one_stratum(splits, known), classes, rows, known, task)
+        return _labelled(split, targets.one_stratum(splits, known), classes, rows, known, task)
     if task == REGRESSION:
         numbers = targets.numbers(split, splits)
         targets.check_numbers(numbers, splits)
-        return _labelled(targets.one_stratum(splits, np.isfinite(numbers)), [], numbers, np.isfinite(numbers), task)
+        known = np.isfinite(numbers)
+        return _labelled(split, targets.one_stratum(splits, known), [], numbers, known, task)
     if task == MULTI_LABEL:
         given = targets.several(split, splits)
         targets.check_several(given, splits)
         classes, several = targets.indicators(given)
         known = pc.is_valid(given).to_numpy(zero_copy_only=False)
-        return _labelled(targets.one_stratum(splits, known), classes, several, known, task)
+        return _labelled(split, targets.one_stratum(splits, known), classes, several, known, task)
     if whole:
         check_labels(splits, labels_per_class)
     classes, labels = _class_numbers(splits)
-    return _labelled(splits, classes, labels, labels >= 0, task)
+    return _labelled(split, splits, classes, labels, labels >= 0, task)
 
 
 def check(split: Artifact, labels_per_class: Sequence[int] = (), task: str = CLASSIFICATION) -> None:
@@ -129,21 +134,33 @@ def _class_numbers(splits: pa.Table) -> tuple[list[str], Int]:
 
 
 def _labelled(
-    splits: pa.Table, classes: list[str], labels: NDArray[Any], known: NDArray[np.bool_], task: str
+    split: Artifact, splits: pa.Table, classes: list[str], labels: NDArray[Any], known: NDArray[np.bool_], task: str
 ) -> Labelled:
-    of_split = splits[SPLIT].to_numpy()
-    test = np.flatnonzero((of_split == TEST) & known)
-    groups = splits[GROUP_ID].take(test).combine_chunks().dictionary_encode().indices.to_numpy().astype(np.int64)
+    # compared by Arrow: as objects of Python the names take 60 bytes a row
+    train, val, test = (pc.equal(splits[SPLIT], name).to_numpy() for name in SPLITS)
+    tested = test & known
+    ids = _group_ids(split, tested)
+    groups = ids.take(pa.array(np.flatnonzero(tested))).dictionary_encode().indices.to_numpy().astype(np.int64)
     return Labelled(
-        splits=splits,
+        splits=splits.append_column(GROUP_ID, ids),
         classes=classes,
         labels=labels,
-        train=np.flatnonzero(of_split == TRAIN),
-        val=np.flatnonzero((of_split == VAL) & known),
-        test=test,
+        train=np.flatnonzero(train),
+        val=np.flatnonzero(val & known),
+        test=np.flatnonzero(tested),
         groups=groups,
         task=task,
     )
+
+
+def _group_ids(split: Artifact, wanted: NDArray[np.bool_]) -> pa.Array:
+    """(N,) of the rows that are wanted, null for others."""
+    parts, first = [], 0
+    for batch in split.batches(SPLITS_FILE, [GROUP_ID]):
+        here = pa.array(wanted[first : first + batch.num_rows])
+        parts.append(pc.if_else(here, batch[GROUP_ID].combine_chunks(), pa.scalar(None, pa.string())))
+        first += batch.num_rows
+    return pa.concat_arrays(parts)
 
 
 def check_labels(splits: pa.Table, labels_per_class: Sequence[int] = ()) -> None:
@@ -205,15 +222,11 @@ def _check_budgets(train: Mapping[str, int], labels_per_class: Sequence[int]) ->
         )
 
 
-def embeddings(embed: Artifact, name: str, splits: pa.Table) -> NDArray[np.float64]:
-    """(N, D) embeddings in payload order.
+def embeddings(embed: Artifact, name: str, splits: pa.Table) -> Stored:
+    """(N, D) embeddings in payload order, not read yet.
 
     Args:
         name: file of the embed artifact.
     """
-    table = embed.table(name)
-    assert table[ROW].equals(splits[ROW]), f"{name} and the splits are not of the same rows"
-    column = table["embedding"].combine_chunks()
-    width = column.type.list_size
-    flat: NDArray[np.float32] = column.flatten().to_numpy(zero_copy_only=False)
-    return flat.reshape(-1, width).astype(np.float64)
+    assert embed.table(name, [ROW])[ROW].equals(splits[ROW]), f"{name} and the splits are not of the same rows"
+    return Stored(embed, name)

@@ -122,7 +122,7 @@ def check_splits(known: NDArray[np.bool_], splits: pa.Table, task: str) -> None:
         RequestError: train or test has none.
     """
     for name in (TRAIN, TEST):
-        if not known[splits[SPLIT].to_numpy() == name].any():
+        if not known[pc.equal(splits[SPLIT], name).to_numpy()].any():
             hint = TEST_HINT if name == TEST else WITHOUT.removeprefix("or ")
             raise RequestError(f"transfer.task: {task} needs {KEYS[task]}, and no {name} row has any; {hint}")
 

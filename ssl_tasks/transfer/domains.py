@@ -129,8 +129,9 @@ def shifts(data: Labelled, config: DomainsConfig) -> list[Shift]:
 
 
 def _shift(data: Labelled, sources: list[str], target: str) -> Shift:
-    domain, split = data.splits[DOMAIN].to_numpy(zero_copy_only=False), data.splits[SPLIT].to_numpy()
-    of_source, of_target = np.isin(domain, sources), domain == target
+    domain, split = data.splits[DOMAIN], data.splits[SPLIT]
+    of_source, of_target = (pc.is_in(domain, pa.array(names)).to_numpy() for names in (sources, [target]))
+    in_test, in_val = (pc.equal(split, name).to_numpy() for name in (TEST, VAL))
 
     def at(positions: Int, mask: NDArray[np.bool_]) -> Int:
         found: Int = positions[mask[positions]]
@@ -140,14 +141,14 @@ def _shift(data: Labelled, sources: list[str], target: str) -> Shift:
     seen = replace(
         data,
         splits=_seen(data.splits, sources, target),
-        labels=np.where(of_source | (of_target & (split == TEST)), data.labels, -1),
+        labels=np.where(of_source | (of_target & in_test), data.labels, -1),
         train=at(data.train, of_source | of_target),
         val=at(data.val, of_source),
         test=test,
         groups=np.unique(data.groups[of_target[data.test]], return_inverse=True)[1],
         source_test=at(data.test, of_source),
     )
-    val = [np.flatnonzero(mask & (split == VAL)) for mask in (of_source, of_target)]
+    val = [np.flatnonzero(mask & in_val) for mask in (of_source, of_target)]
     train = [at(data.train, mask) for mask in (of_source, of_target)]
     held_out = val if min(map(len, val)) >= HELD_OUT else train
     return Shift(

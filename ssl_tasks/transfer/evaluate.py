@@ -20,6 +20,7 @@ from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Prediction, S
 from ssl_tasks.transfer.budgets import Budget, draw, limit, num_labelled
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
+from ssl_tasks.transfer.rows import Held, Rows, TrainRows, hold
 from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.strategies import majority
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
@@ -57,15 +58,16 @@ class _Done:
 def evaluate(
     plan: Plan,
     data: Labelled,
-    encoders: Mapping[str, Callable[[], FloatArray]],
+    encoders: Mapping[str, Callable[[], Rows]],
     context: Context | None,
     runner: Runner,
-    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
+    further: Callable[[str], Sequence[Rows]] = lambda method: (),
 ) -> tuple[list[Fit], list[Failure]]:
     """All fits, ordered by strategy, encoder, label budget and seed, the baselines last; and those that failed.
 
     Args:
-        encoders: name of the method to a loader of its embeddings (N, D), or feature maps; one is held at a time.
+        encoders: name of the method to a loader of its embeddings (N, D), an array or what is read in parts, or of its
+            feature maps; one is held at a time.
         context: for what trains on the samples; None leaves out the baselines `from_scratch` and `majority`, and so
             does a task that they are not for.
         runner: where they run.
@@ -74,7 +76,8 @@ def evaluate(
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
     positions = runner.share(np.arange(data.splits.num_rows))
-    runs = _Runs(runner, plan, data, budgets, runner.share(data), positions)
+    asked = np.unique(np.concatenate([*budgets.values(), data.val, data.test, data.source_test]))
+    runs = _Runs(runner, plan, data, budgets, runner.share(data), positions, asked)
     for method, load in encoders.items():
         reused = replace(context, method=method) if context else None
         everything += runs.on_encoder(method, load, reused, further)  # whose rows are gone when it returns
@@ -121,23 +124,22 @@ class _Runs:
     """The data, as the runner shares it."""
     positions: Any
     """(N,) of all rows, likewise."""
+    asked: IntArray
+    """Of the rows that any fit trains on, chooses by or scores, ascending."""
 
     def on_encoder(
         self,
         method: str,
-        load: Callable[[], FloatArray],
+        load: Callable[[], Rows],
         context: Context | None,
-        further: Callable[[str], Sequence[FloatArray]],
+        further: Callable[[str], Sequence[Rows]],
     ) -> list[Fit | Failure]:
         """The fits of all strategies on one encoder."""
         done: list[Fit | Failure] = []
-        # the largest group last, beside which the embeddings themselves are no longer held
-        groups = sorted(_by_preparation(self.plan.strategies, method), key=len)
-        held = [load()] if groups else []
+        groups = _by_preparation(self.plan.strategies, method)
+        features = load() if groups else None
         for names in groups:
-            features = held.pop() if names is groups[-1] else held[0]
             rows, reused, widths = self._prepared(strategy(names[0]), method, features, context, further)
-            del features
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
             del rows, reused, waiting  # before the next group's rows are prepared
@@ -147,20 +149,18 @@ class _Runs:
         self,
         found: Strategy,
         method: str,
-        features: FloatArray,
+        features: Rows | None,
         context: Context | None,
-        further: Callable[[str], Sequence[FloatArray]],
+        further: Callable[[str], Sequence[Rows]],
     ) -> tuple[Any, Any, list[int]]:
         """Rows and context, as the runner shares them, and the widths of the encoders whose rows stand side by side."""
-        is_wide = found.needs == "embeddings" and found.encoders != "one"
-        parts = [features, *(further(method) if is_wide else ())]
-        together = np.hstack(parts) if is_wide else features
-        rows, reused = self.positions, None
-        if found.needs == "embeddings":
-            rows = self.runner.share(found.prepare(together[self.data.train])(together))
-        elif context:
-            reused = self.runner.share(replace(context, features=features))
-        return rows, reused, [part.shape[1] for part in parts]
+        if found.needs != "embeddings":
+            return self.positions, self.runner.share(replace(context, features=features)) if context else None, []
+        by_encoder = [features, *(further(method) if found.encoders != "one" else ())]
+        prepare = found.prepare(TrainRows(by_encoder, self.data.train))
+        sides = hold(by_encoder, self.asked)
+        rows = Held(self.asked, prepare(np.hstack(sides)))
+        return self.runner.share(rows), None, [side.shape[1] for side in sides]
 
     def submit(
         self,
@@ -173,7 +173,8 @@ class _Runs:
         """Start the fits of one strategy on one encoder; what is returned waits for them.
 
         Args:
-            rows: (N, D) or (N,), as the runner shares them; so is the context, where there is one.
+            rows: (N, D) of those that are asked for, or (N,), as the runner shares them; so is the context, where there
+                is one.
         """
         waits: dict[tuple[bytes, int], Callable[[], _Done | str]] = {}
         keys = {}
@@ -215,7 +216,7 @@ def _result(
 
 def _attempt(
     found: Strategy,
-    rows: FloatArray | IntArray,
+    rows: Held | IntArray,
     positions: IntArray,
     seed: int,
     data: Labelled,

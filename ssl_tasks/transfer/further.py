@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ssl_tasks.adoption.reference import ROLE
 from ssl_tasks.artifact import Artifact
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ssl_tasks.encoder import EncoderInfo
-    from ssl_tasks.transfer.base import FloatArray, IntArray
+    from ssl_tasks.transfer.base import IntArray
 
 KEY = "transfer.encoders"
 BATCH = 256
@@ -95,8 +97,11 @@ def check(found: Sequence[Further], stats: Mapping[str, Any], own: Collection[st
             )
 
 
-def embed(one: Further, weights: Weights, normalize: Artifact, train: IntArray, device: torch.device) -> FloatArray:
-    """(N, D) embeddings of all rows in payload order, as the stage embed gives them for the run's own encoder.
+def embed(
+    one: Further, weights: Weights, normalize: Artifact, train: IntArray, device: torch.device
+) -> NDArray[np.float32]:
+    """(N, D) embeddings of all rows in payload order, as the stage embed gives them for the run's own encoder: on disk
+    and mapped, for all together may be larger than the memory.
 
     Raises:
         StageError: an embedding is not finite.
@@ -110,11 +115,13 @@ def embed(one: Further, weights: Weights, normalize: Artifact, train: IntArray, 
     encoder = ready(load_encoder(one.artifact, weights), device)
     if weights == "initial":
         settle(encoder, lambda rows: torch.from_numpy(shards.take(rows)).to(device), sample(train), BATCH)
-    parts = []
+    with tempfile.TemporaryFile() as file:
+        stored = np.memmap(file, np.float32, "w+", shape=(len(shards), encoder.num_features))
     for start in range(0, len(shards), BATCH):
         positions = np.arange(start, min(start + BATCH, len(shards)))
-        parts.append(encode(encoder, torch.from_numpy(shards.take(positions))).numpy())
-    features: FloatArray = np.concatenate(parts).astype(np.float64)
-    if not np.isfinite(features).all():
-        raise StageError(f"{KEY}: {one.name}: an embedding is not finite")
-    return features
+        part = encode(encoder, torch.from_numpy(shards.take(positions))).numpy()
+        if not np.isfinite(part).all():
+            raise StageError(f"{KEY}: {one.name}: an embedding is not finite")
+        stored[positions] = part
+    stored.flush()
+    return np.asarray(stored)

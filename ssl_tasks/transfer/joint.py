@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError
-from ssl_tasks.schema import LABEL, LABELS, NUMBER, SPLITS_FILE
+from ssl_tasks.schema import LABEL, LABELS, NUMBER, ROW, SPLITS_FILE
 from ssl_tasks.transfer.base import Task
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL, REGRESSION, indicators, ingested
@@ -30,7 +30,7 @@ def load(split: Artifact, data: Labelled) -> dict[str, NDArray[Any]]:
 
     Labels that are predicted as numbers are no classes as well.
     """
-    splits = split.table(SPLITS_FILE)
+    splits = split.table(SPLITS_FILE, [ROW, LABEL])
     found = {data.task: data.labels}
     numbers, lists = (ingested(split, splits, column) for column in (NUMBER, LABELS))
     has_numbers, has_lists = (column.null_count < len(column) for column in (numbers, lists))

@@ -12,6 +12,7 @@ import numpy as np
 from ssl_tasks.transfer.base import Context, FloatArray, IntArray, Task
 from ssl_tasks.transfer.one_vs_rest import OneVsRest
 from ssl_tasks.transfer.outputs import Outputs
+from ssl_tasks.transfer.rows import TrainRows
 from ssl_tasks.transfer.strategies import linear_probe, ridge
 from ssl_tasks.transfer.targets import REGRESSION
 
@@ -40,7 +41,7 @@ def fit_probe(task: Task, context: Context) -> Probe:
     """`linear_probe` on the embeddings of a task whose rows are positions, standardized as there."""
     features = context.features
     assert features is not None, "a probe needs the encoder's embeddings"
-    of_train = features[context.train]
+    of_train = TrainRows([features], context.train)
     mean = of_train.mean(axis=0)
     prepare = linear_probe.standardize(of_train)
     train, val, test = (prepare(features[positions]) for positions in (task.train, task.val, task.test))
@@ -49,7 +50,7 @@ def fit_probe(task: Task, context: Context) -> Probe:
     weight, bias = coef * inverse_D, intercept - coef @ (mean * inverse_D)
     if len(classes) == len(weight) + 1:  # scikit-learn keeps the difference of two classes
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
-    weight_KD = np.zeros((task.num_classes, features.shape[1]))
+    weight_KD = np.zeros((task.num_classes, len(mean)))
     bias_K = np.full(task.num_classes, NEVER)
     weight_KD[classes], bias_K[classes] = weight, bias
     return Probe(weight_KD, bias_K, strength)

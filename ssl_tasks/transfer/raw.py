@@ -7,10 +7,14 @@ same shape that hold no more; a table's columns stay as they are.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ssl_tasks.transfer.rows import Parts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,19 +26,25 @@ ROWS = 1024
 """Samples that are read at once."""
 
 
-def features(normalize: Artifact, modality: str, stats: dict[str, Any]) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class RawInput(Parts):
     """(N, D) of all rows in payload order."""
-    import torch
 
-    from ssl_tasks import modalities
-    from ssl_tasks.shards import Shards
+    normalize: Artifact
+    modality: str
+    stats: dict[str, Any]
 
-    shards, kind = Shards.open(normalize), modalities.modality(modality)
-    blocks = []
-    for start in range(0, len(shards), ROWS):
-        payload = torch.from_numpy(shards.take(np.arange(start, min(start + ROWS, len(shards)))))
-        blocks.append(shrink(kind.to_input(payload, stats)).numpy())
-    return np.concatenate(blocks).astype(np.float64)
+    def parts(self) -> Iterator[NDArray[np.float64]]:
+        """(rows, D) each."""
+        import torch
+
+        from ssl_tasks import modalities
+        from ssl_tasks.shards import Shards
+
+        shards, kind = Shards.open(self.normalize), modalities.modality(self.modality)
+        for start in range(0, len(shards), ROWS):
+            payload = torch.from_numpy(shards.take(np.arange(start, min(start + ROWS, len(shards)))))
+            yield shrink(kind.to_input(payload, self.stats)).numpy().astype(np.float64)
 
 
 def shrink(inputs: Tensor) -> Tensor:

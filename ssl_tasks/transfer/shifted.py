@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ssl_tasks.transfer.base import Context, FloatArray
+from ssl_tasks.transfer.base import Context
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.domains import Shift
 from ssl_tasks.transfer.evaluate import Plan, evaluate
 from ssl_tasks.transfer.fits import Failure, Fit
 from ssl_tasks.transfer.gaps import MEASURES, gap
 from ssl_tasks.transfer.metrics import METRICS, RANKED, weighted
+from ssl_tasks.transfer.rows import Rows
 from ssl_tasks.transfer.runners import Runner
 from ssl_tasks.transfer.tables import DOMAINS, FROM_SCRATCH, MAJORITY
 
@@ -42,10 +43,10 @@ def evaluate_shifts(
     plan: Plan,
     data: Labelled,
     shifts: Sequence[Shift],
-    encoders: Mapping[str, Callable[[], FloatArray]],
+    encoders: Mapping[str, Callable[[], Rows]],
     context: Context,
     runner: Runner,
-    further: Callable[[str], Sequence[FloatArray]] = lambda method: (),
+    further: Callable[[str], Sequence[Rows]] = lambda method: (),
 ) -> Shifted:
     """As `evaluate`, for each target; every fit on an encoder also says how far the domains lie apart in it."""
     of_targets, failures = [], []
@@ -65,7 +66,7 @@ def evaluate_shifts(
     return Shifted(pooled, pool(of_targets, pooled, place), failures, of_targets)
 
 
-def _gap_before(features: FloatArray, shift: Shift) -> dict[str, float]:
+def _gap_before(features: Rows, shift: Shift) -> dict[str, float]:
     source, target = (features[rows] for rows in shift.domains.held_out)
     return {f"{name}_before": value for name, value in gap(source, target).items()}
 

@@ -89,7 +89,7 @@ def check_numbers(found: Float, splits: pa.Table) -> None:
     Raises:
         RequestError: train has fewer than two different ones, or test has none.
     """
-    train, test = (found[splits[SPLIT].to_numpy() == name] for name in (TRAIN, TEST))
+    train, test = (found[pc.equal(splits[SPLIT], name).to_numpy()] for name in (TRAIN, TEST))
     different = len(np.unique(train[np.isfinite(train)]))
     if different < FEW:
         what = "one number only" if different else "no numbers"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ssl_tasks.transfer.base import ALL_FITTED, FloatArray, IntArray, Map, Prediction, Strategy, Task
+from ssl_tasks.transfer.rows import Moments
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
@@ -38,7 +39,7 @@ def _said(task: Task, rows: FloatArray, candidates: list[int]) -> dict[int, Floa
     return {k: total / k for k, total in sums.items()}
 
 
-def unit_length(train: FloatArray) -> Map:
+def unit_length(train: Moments) -> Map:
     """Rows over their length, so that a dot product is the cosine; a zero row stays zero."""
     return lambda rows: rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 

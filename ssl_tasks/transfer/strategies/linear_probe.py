@@ -13,6 +13,7 @@ import numpy as np
 
 from ssl_tasks.transfer.base import FloatArray, IntArray, Map, Prediction, Strategy, Task
 from ssl_tasks.transfer.one_vs_rest import OneVsRest, train_each
+from ssl_tasks.transfer.rows import Moments
 from ssl_tasks.transfer.targets import CLASSIFICATION, MULTI_LABEL
 
 STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
@@ -36,7 +37,7 @@ def choose(task: Task) -> tuple[Any, float, float]:
     return fitted[best][0], best, fitted[best][1]
 
 
-def standardize(train: FloatArray) -> Map:
+def standardize(train: Moments) -> Map:
     """Subtract the mean and divide by the standard deviation of the train rows; a constant feature becomes 0."""
     mean, std = train.mean(axis=0), train.std(axis=0)
     scale = np.where(std > 1e-8 * np.maximum(1.0, np.abs(mean)), std, np.inf)

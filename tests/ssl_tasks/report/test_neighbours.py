@@ -49,7 +49,7 @@ def test_neighbours_of_another_class_are_marked(store: Store, monkeypatch: pytes
     monkeypatch.setattr(neighbours, "NEAREST", 3)
     made = planted(store)
     splits = made["split"].table("splits.parquet")
-    found = section(splits, made["embed"], None)
+    found = section(splits, made["split"], made["embed"], None)
     label = dict(zip(splits["sample_id"].to_pylist(), splits["label"].to_pylist(), strict=True))
     of_split = dict(zip(splits["sample_id"].to_pylist(), splits["split"].to_pylist(), strict=True))
     assert len(found["strips"]) == 8
@@ -67,13 +67,13 @@ def test_pictures_are_those_of_the_rows(tmp_path: Path) -> None:
     made = planted(Store.open(str(tmp_path / "planted")))
     payload = np.repeat(np.arange(300) // 2, 48).reshape(300, 4, 4, 3).astype(np.uint8)
     pictures = Pictures.of(normalized(Store.open(str(tmp_path / "pictures")), payload))
-    for strip in section(made["split"].table("splits.parquet"), made["embed"], pictures)["strips"]:
+    for strip in section(made["split"].table("splits.parquet"), made["split"], made["embed"], pictures)["strips"]:
         for card in (strip["query"], *strip["found"]):
             assert float(shown(card["image"]).mean()) == pytest.approx(int(card["id"][1:]) // 2, abs=1)
 
 
 def test_without_labels_nothing_is_wrong(store: Store) -> None:
     made = planted(store, labels=None)
-    found = section(made["split"].table("splits.parquet"), made["embed"], None)
+    found = section(made["split"].table("splits.parquet"), made["split"], made["embed"], None)
     assert found["judged"] == 0
     assert all(card["wrong"] is None for strip in found["strips"] for card in strip["found"])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ssl_tasks.schema import SPLITS
-from ssl_tasks.splitting.groups import hex_keys, leaked_rows, number_groups
+from ssl_tasks.splitting import groups
+from ssl_tasks.splitting.groups import Grouped, hex_keys, leaked_rows, number_groups
 from ssl_tasks.splitting.rules import Shares, cut, deal_folds
 
 TEST, VAL = SPLITS.index("test"), SPLITS.index("val")
@@ -97,3 +98,13 @@ def test_leaked_rows_are_test_rows_with_a_mate_in_train() -> None:
     group = np.array([0, 0, 1, 1, 2, 3, 3, 3])
     splits = np.array([0, 2, 2, 2, 2, 1, 2, 0], np.int8)
     assert leaked_rows(group, splits) == 2
+
+
+def test_an_order_that_is_drawn_in_parts_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(0, 2**63, 1000).astype(np.uint64)
+    nothing = np.zeros(0, np.int64)
+    found = Grouped(nothing, nothing.astype(np.int32), nothing.astype(np.int8), keys, nothing, nothing.astype(np.int32))
+    whole = found.random_order(3)
+    assert sorted(whole.tolist()) == list(range(1000))
+    monkeypatch.setattr(groups, "PART", 7)
+    assert np.array_equal(found.random_order(3), whole)

@@ -4,7 +4,6 @@ import dataclasses
 import inspect
 import pickle
 import threading
-import weakref
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +27,7 @@ from ssl_tasks.store import Store
 from ssl_tasks.transfer import context as context_module
 from ssl_tasks.transfer import data, evaluate, raw
 from ssl_tasks.transfer.base import Task
+from ssl_tasks.transfer.rows import TrainRows
 from ssl_tasks.transfer.tables import COMPARISONS, PREDICTIONS
 
 SMALL: dict[str, Any] = {
@@ -212,7 +212,9 @@ def test_baselines_without_an_encoder(made: dict[str, Artifact]) -> None:
 def test_raw_input_is_the_input(store: Store) -> None:
     made = planted(store)
     payload = np.asarray(Shards.open(made["normalize"]).take(np.arange(made["ingest"].rows)))
-    assert raw.features(made["normalize"], "tabular", made["normalize"].json("stats.json")) == pytest.approx(payload)
+    features = raw.RawInput(made["normalize"], "tabular", made["normalize"].json("stats.json"))
+    assert np.concatenate(list(features.parts())) == pytest.approx(payload)
+    assert np.array_equal(features[np.array([7, 2, 7])], np.concatenate(list(features.parts()))[[7, 2, 7]])
 
 
 def test_raw_input_is_shrunk_where_it_is_large() -> None:
@@ -309,7 +311,7 @@ def test_what_strategies_reach_on_val_is_kept(made: dict[str, Artifact]) -> None
     rows = data.load(made["split"])
     features = data.embeddings(made["embed"], "embeddings/pretrained.parquet", rows.splits)
     knn = strategies.strategy("knn")
-    unit = knn.prepare(features)(features)
+    unit = knn.prepare(TrainRows([features], rows.train))(features[np.arange(rows.splits.num_rows)])
     labelled = rows.train[rows.labels[rows.train] >= 0]
     task = Task(
         unit[labelled], rows.labels[labelled], unit[rows.val], rows.labels[rows.val], unit[rows.val], 3, seed=0
@@ -344,29 +346,24 @@ def test_strategies_that_read_samples_run_without_others(made: dict[str, Artifac
     }
 
 
-def test_embeddings_are_not_held_beside_the_rows_that_most_strategies_share(
-    made: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was loaded is gone when the last group of fits begins: it is as large as the prepared rows."""
-    loaded: list[weakref.ref[Any]] = []
-    alive: dict[str, list[bool]] = {"knn": [], "ridge": []}
-    read, attempt = data.embeddings, evaluate._attempt
+def test_rows_without_a_label_are_not_held(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be far more of them than of those that fits read."""
+    made = planted(store, labels=("cat", "dog", None))
+    held, attempt = [], evaluate._attempt
 
-    def embeddings(*args: Any) -> Any:
-        found = read(*args)
-        loaded.append(weakref.ref(found))
-        return found
+    def watched(found: Any, rows: Any, *args: Any) -> Any:
+        if found.needs == "embeddings":
+            held.append(rows)
+        return attempt(found, rows, *args)
 
-    def watched(found: Any, *args: Any) -> Any:
-        if found.name in alive:
-            alive[found.name].append(loaded[-1]() is not None)
-        return attempt(found, *args)
-
-    monkeypatch.setattr(data, "embeddings", embeddings)
     monkeypatch.setattr(evaluate, "_attempt", watched)
-    transfer(made, strategies=["ridge", "linear_probe", "knn"], raw_input=False, seeds=1, workers=1)
-    assert set(alive["knn"]) == {True}
-    assert set(alive["ridge"]) == {False}
+    found = transfer(made, strategies=["ridge", "linear_probe", "knn"], seeds=1)
+    assert found.measured["failed"] == 0
+    labelled = np.flatnonzero(data.load(made["split"]).labels >= 0)
+    assert held
+    for rows in held:
+        assert np.array_equal(rows.positions, labelled)
+        assert len(rows.values) == len(labelled) < 250
 
 
 def test_a_context_is_made_anew_with_all_that_it_was_made_of(made: dict[str, Artifact]) -> None:
