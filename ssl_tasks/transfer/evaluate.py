@@ -159,7 +159,7 @@ class _Runs:
         by_encoder = [features, *(further(method) if found.encoders != "one" else ())]
         prepare = found.prepare(TrainRows(by_encoder, self.data.train))
         sides = hold(by_encoder, self.asked)
-        rows = Held(self.asked, prepare(np.hstack(sides)))
+        rows = Held(self.asked, prepare(sides[0] if len(sides) == 1 else np.hstack(sides)))
         return self.runner.share(rows), None, [side.shape[1] for side in sides]
 
     def submit(
