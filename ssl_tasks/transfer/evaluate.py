@@ -142,6 +142,7 @@ class _Runs:
             rows, reused, widths = self._prepared(strategy(names[0]), method, features, context, further)
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
+            del rows, reused, waiting  # before the next group's rows are prepared
         return done
 
     def _prepared(
