@@ -31,9 +31,10 @@ def reaper() -> Iterator[str]:
         The mark: the value of `VARIABLE` that Ray's processes are to inherit.
     """
     mark = uuid.uuid4().hex
-    # a session of its own: a SIGKILL for our process group must not end it too
     command = [sys.executable, "-S", "-E", __file__, mark]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+    none = subprocess.DEVNULL  # who reads our output waits for the last process that could write to it
+    # a session of its own: a SIGKILL for our process group must not end it too
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=none, stderr=none, start_new_session=True)
     assert process.stdin is not None
     try:
         process.wait()  # what reads the pipe is a child of it, so that nobody has to wait for that one
