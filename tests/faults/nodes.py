@@ -25,8 +25,15 @@ from tests_runs import MARK, marked, title_of
 STORE_BYTES = 200 << 20
 WORKER_CPUS = 2
 LEFT_SECONDS = 30.0
-RAYS_OWN = ("ray::IDLE", "ray::_AutoscalingCoordinatorActor", "ray::_StatsActor", "ray::_UsageCollectionActor")
-"""Detached actors that Ray Data keeps one of in a cluster, whoever used it first."""
+RAYS_OWN = (
+    "ray::IDLE",
+    "ray::DashboardAgent",
+    "ray::RuntimeEnvAgent",
+    "ray::_AutoscalingCoordinatorActor",
+    "ray::_StatsActor",
+    "ray::_UsageCollectionActor",
+)
+"""Agents of nodes, and detached actors that Ray Data keeps one of in a cluster, whoever used it first."""
 PLACEMENT_GROUPS = """
 import json, sys
 from ssl_tasks.cluster.connect import connection
