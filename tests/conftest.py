@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tensors are small; read when NumPy and torch are imported
 
 import numpy as np
 import pytest
@@ -14,9 +17,21 @@ from ssl_tasks.artifact import Artifact
 from ssl_tasks.store import Store
 
 sys.path.insert(0, str(Path(__file__).parent))
+import tests_schedule
 from tests_chain import run_chain
 
 Chain = Callable[..., dict[str, Artifact]]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """For `pytest -n 2`."""
+    return tests_schedule.scheduler(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        tests_schedule.longest_first(items)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -84,7 +99,13 @@ SMALL = {
 }
 
 
-@pytest.fixture
-def small(shapes: Path) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def small_recipe(shapes: Path) -> dict[str, Any]:
     """Sections of a recipe on `shapes` that trains in a moment."""
-    return {name: dict(section) for name, section in SMALL.items()} | {"ingest": {"path": str(shapes)}}
+    return SMALL | {"ingest": {"path": str(shapes)}}
+
+
+@pytest.fixture
+def small(small_recipe: dict[str, Any]) -> dict[str, Any]:
+    """`small_recipe`, to be changed."""
+    return {name: dict(section) for name, section in small_recipe.items()}

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests_schedule import starts_processes
 
 from ssl_tasks import methods, versions
 from ssl_tasks.schema import ROWS, SPLIT_ROWS, TRANSFER
@@ -108,6 +109,14 @@ def test_the_readme_and_ci_agree_on_the_test_command() -> None:
     command = readme.split("<!-- test command -->")[1].split("```")[1]
     assert ".venv/bin/pytest" in command
     assert "README.md" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_one_of_pytests_workers_has_all_that_starts_ray_or_prefect() -> None:
+    words = re.compile(r"\bray_session\b|cluster_utils|\bservers: |: Api\b|\bcommand: Command\b")
+    files = [file for folder in ("ssl_tasks", "flows") for file in (ROOT / "tests" / folder).rglob("test_*.py")]
+    found = {str(file.relative_to(ROOT)) for file in files if words.search(file.read_text())}
+    assert len(found) >= 10
+    assert [file for file in sorted(found) if not starts_processes(file)] == []
 
 
 def test_the_public_surface_is_frozen() -> None:

@@ -34,6 +34,7 @@ MARK = "PRETEXTFLOW_MEMORY_BENCHMARK"
 SHARE, BYTES_A_ROW = 0.10, 64
 KINDS = (
     (r"flows\.cli", "driver"),
+    (r"cluster/reaper", "watch over Ray"),
     (r"^ray::.*TrainWorker|^ray::_RayTrainWorker", "Ray: train worker"),
     (r"^ray::.*(Map|Read|load|IDLE)", "Ray: feed worker"),
     (r"^ray::", "Ray: other actors"),
@@ -90,7 +91,7 @@ class Looker:
     """Samples of the private memory of all processes with a mark in their environment."""
 
     def __init__(self, mark: str) -> None:
-        self.mark = f"{MARK}={mark}".encode()
+        self.mark = mark
         self.samples: list[tuple[float, str, int]] = []
         """Time, kind of process, bytes of the largest of that kind."""
         self._ours: dict[tuple[str, str], bool] = {}
@@ -109,7 +110,8 @@ class Looker:
         born = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
         key = pid, born
         if not self._ours.get(key):  # looked at again: between fork and exec it has its parent's environment
-            self._ours[key] = self.mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            self._ours[key] = f"{MARK}={self.mark}".encode() in environment
         return self._ours[key]
 
     def _kind(self, pid: str) -> str:
@@ -129,11 +131,12 @@ def run(kind: str, work: Path, num_rows: int) -> dict[str, Any]:
     folder, store = work / f"rows-{num_rows}", work / f"store-{num_rows}"
     if not folder.exists():
         make_data(kind, folder, num_rows)
-    env = {**os.environ, "PREFECT_HOME": str(work / "prefect"), "PYTHONPATH": str(ROOT), MARK: str(num_rows)}
+    looker = Looker(f"{os.getpid()} {num_rows}")  # others may measure beside this
+    env = {**os.environ, "PREFECT_HOME": str(work / "prefect"), "PYTHONPATH": str(ROOT), MARK: looker.mark}
     env["XDG_CACHE_HOME"] = str(work / "cache")
     command = [sys.executable, "-m", "flows.cli", "run", str(Path(__file__).with_name(f"memory_{kind}.yaml")), "--json"]
     command += ["--store", str(store), "--set", f"ingest.path={folder}"]
-    looker, began = Looker(str(num_rows)), time.time()
+    began = time.time()
     with open(work / f"run-{num_rows}.log", "w") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT)
         while process.poll() is None:

@@ -57,8 +57,10 @@ def test_a_cancel_interrupts_the_main_thread(client: Client, signals: list[int])
 
 
 def test_an_answer_that_comes_after_the_stages_interrupts_nothing(client: Client, signals: list[int]) -> None:
-    with CancelWatcher(str(uuid.uuid4())) as watcher:
+    watcher = CancelWatcher(str(uuid.uuid4()))
+    client.may_answer = watcher._stop  # which says that the stages have ended
+    with watcher:
         assert client.asked.wait(10)
-        threading.Timer(0.1, client.may_answer.set).start()
+    watcher._thread.join(10)
     assert not watcher._thread.is_alive()
     assert (watcher.cancelled, signals) == (False, [])

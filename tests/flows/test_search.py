@@ -148,7 +148,7 @@ def test_a_search_from_the_command_line_and_once_more(tmp_path: Path) -> None:
         "bad: {pretrain: {method: {name: simclr}, optimizer: {name: sgd, lr: 1.0e+30}}}\n"
         "good: {pretrain: {method: {name: simclr, temperature: {uniform: [0.1, 0.5]}}}}\n"
     )
-    words = command(tmp_path, "--candidates", str(file), "--trials", "3", "--rungs", "2", "--json")
+    words = command(tmp_path, "--candidates", str(file), "--trials", "2", "--rungs", "2", "--json")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout.splitlines()[-1])
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_a_search_within_five_seconds(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "continue with the same command" in errors
     assert "Traceback" not in errors
-    while (left := _marked(str(tmp_path))) and time.monotonic() - began < 8:
+    while (left := _marked(str(tmp_path))) and time.monotonic() - began < 30:
         time.sleep(0.1)
     assert not left
 

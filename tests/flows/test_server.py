@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import os
 import signal
@@ -36,12 +37,11 @@ def test_two_at_once_share_a_new_database(servers: Any) -> None:
 
 
 def child_of(parent: int) -> int:
-    found = [
-        int(path.parent.name)
-        for path in Path("/proc").glob("[0-9]*/stat")
-        if path.exists() and path.read_text().rpartition(")")[2].split()[1] == str(parent)
-    ]
-    return found[0]
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if path.read_text().rpartition(")")[2].split()[1] == str(parent):
+                return int(path.parent.name)
+    raise AssertionError(f"{parent} has no child")
 
 
 def test_an_embedded_server_that_dies_is_replaced(servers: Any) -> None:
@@ -57,7 +57,7 @@ def test_the_embedded_server_dies_with_its_killed_parent(servers: Any) -> None:
     parent, child = servers.parents[1], servers.children[1]
     assert is_running(child)
     parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while is_running(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(child)
@@ -97,7 +97,7 @@ def test_a_server_that_does_not_answer_is_refused_quickly(monkeypatch: pytest.Mo
     message = refused("http://127.0.0.1:9/api", monkeypatch)
     assert "no Prefect server answers at PREFECT_API_URL=http://127.0.0.1:9/api" in message
     assert "prefect server start" in message
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15  # an embedded one has 180
 
 
 def test_what_is_no_prefect_api_is_refused(monkeypatch: pytest.MonkeyPatch, other_service: str) -> None:

@@ -27,6 +27,14 @@ def pretrain(store: Store, chain: Any, small: dict[str, Any], **options: Any) ->
     return artifact
 
 
+@pytest.fixture(scope="module")
+def plain(
+    tmp_path_factory: pytest.TempPathFactory, small_recipe: dict[str, Any], chain: Any, ray_session: None
+) -> Artifact:
+    """Four steps by one worker, which other trainings are compared with."""
+    return pretrain(Store.open(str(tmp_path_factory.mktemp("plain") / "store")), chain, small_recipe, max_steps=4)
+
+
 def losses(artifact: Artifact) -> list[float]:
     found: list[float] = artifact.table("metrics.parquet")["loss"].to_pylist()
     return found
@@ -51,12 +59,11 @@ def test_two_workers_learn_what_one_does(store: Store, tmp_path: Path, small: di
 
 
 def test_views_made_where_the_model_is_give_the_same_losses(
-    store: Store, tmp_path: Path, small: dict[str, Any], chain: Any
+    store: Store, plain: Artifact, small: dict[str, Any], chain: Any
 ) -> None:
-    feed = pretrain(store, chain, small, max_steps=3)
-    device = pretrain(Store.open(str(tmp_path / "other")), chain, small, max_steps=3, augment_on="device")
-    assert device.fingerprint == feed.fingerprint
-    assert losses(device) == losses(feed)
+    device = pretrain(store, chain, small, max_steps=4, augment_on="device")
+    assert device.fingerprint == plain.fingerprint
+    assert losses(device) == losses(plain)
 
 
 def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, small: dict[str, Any], chain: Any) -> None:
@@ -149,9 +156,8 @@ def test_resources_that_no_node_has_are_refused(store: Store, small: dict[str, A
 
 
 def test_a_traced_training_makes_the_same_artifact_and_a_trace(
-    store: Store, tmp_path: Path, small: dict[str, Any], chain: Any
+    store: Store, plain: Artifact, small: dict[str, Any], chain: Any
 ) -> None:
-    plain = pretrain(Store.open(str(tmp_path / "plain")), chain, small, max_steps=4)
     traced = pretrain(store, chain, small, max_steps=4, profile_steps=2)
     assert set(traced.names()) - set(plain.names()) == {"trace.json.gz"}
     assert traced.fingerprint == plain.fingerprint
@@ -165,11 +171,11 @@ def test_a_gpu_that_is_not_there_is_refused(store: Store, small: dict[str, Any],
         pretrain(store, chain, small, use_gpu=True)
 
 
-def test_training_starts_from_another_encoder(store: Store, small: dict[str, Any], chain: Any) -> None:
-    first = pretrain(store, chain, small, max_steps=2)
-    second = pretrain(store, chain, small, max_steps=2, init_from=first.fingerprint)
-    assert losses(second)[0] < losses(first)[0]
-    one, two = (load_file(artifact.path("initial.safetensors")) for artifact in (first, second))
+def test_training_starts_from_another_encoder(plain: Artifact, small: dict[str, Any], chain: Any) -> None:
+    store = plain.store
+    second = pretrain(store, chain, small, max_steps=2, init_from=plain.fingerprint)
+    assert losses(second)[0] < losses(plain)[0]
+    one, two = (load_file(artifact.path("initial.safetensors")) for artifact in (plain, second))
     assert all(np.array_equal(one[name], two[name]) for name in one)  # the baseline stays the random start
     with pytest.raises(RequestError, match=r"pretrain\.init_from"):
         pretrain(store, chain, small, max_steps=2, init_from="no-such-artifact")

@@ -255,7 +255,10 @@ def test_a_packed_tar_that_is_damaged_is_refused(tmp_path: Path, read: Read, dam
         read(tmp_path / "x.tgz")
 
 
-@pytest.mark.parametrize("data", [b"", b"no tar at all" * 100, gzip.compress(b"no tar" * 1000)])
+NO_TARS = {"empty": b"", "text": b"no tar at all" * 100, "gzip": gzip.compress(b"no tar" * 1000)}
+
+
+@pytest.mark.parametrize("data", NO_TARS.values(), ids=NO_TARS)
 def test_what_is_no_tar_is_refused(tmp_path: Path, read: Read, data: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(data)
     with pytest.raises(RequestError, match=r"x\.tar is damaged or cut short after its begin"):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
+from ssl_tasks.training import timing
 from ssl_tasks.training.timing import EXCHANGE, PARTS, Clock, LastGradient, Stopwatch
 
 
@@ -44,16 +46,19 @@ def test_what_a_stopwatch_counted_inside_is_no_time_of_the_part() -> None:
     assert (clock.seconds["compute"], clock.seconds["communication"]) == (8.0, 2.0)
 
 
-def test_what_follows_the_last_gradient_is_exchanging() -> None:
+def test_what_follows_the_last_gradient_is_exchanging(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1.0]
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     model = nn.Linear(3, 1)
     watch = LastGradient(model)
     before = EXCHANGE.seconds
     with watch():
+        now[0] += 1.0
         model(torch.ones(2, 3)).sum().backward()
-        time.sleep(0.2)  # as DDP, which waits for its last bucket
-    assert 0.2 <= EXCHANGE.seconds - before < 0.4
+        now[0] += 0.25  # as DDP, which waits for its last bucket
+    assert EXCHANGE.seconds - before == pytest.approx(0.25)
     before = EXCHANGE.seconds
     with watch():
-        time.sleep(0.2)
+        now[0] += 0.25
         model(torch.ones(2, 3)).sum().backward()
-    assert EXCHANGE.seconds - before < 0.1
+    assert EXCHANGE.seconds == before

@@ -12,7 +12,7 @@ from torch import nn
 from ssl_tasks.backbones import build_backbone
 from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer import BASELINE, STRATEGIES, names, strategy
-from ssl_tasks.transfer.base import Context, Domains, Strategy, Task
+from ssl_tasks.transfer.base import Context, Domains, Prediction, Strategy, Task
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.targets import CLASSIFICATION
 
@@ -34,9 +34,15 @@ NO_TABLES = {"lora", "net2net", "adabn"}
 CLASSIFIERS = {name for name in STRATEGIES if CLASSIFICATION in strategy(name).tasks}
 
 
-@pytest.fixture(params=sorted(CLASSIFIERS - NO_TABLES))
+@pytest.fixture(scope="module", params=sorted(CLASSIFIERS - NO_TABLES))
 def found(request: pytest.FixtureRequest) -> Strategy:
     return strategy(request.param)
+
+
+@pytest.fixture(scope="module")
+def fitted(found: Strategy) -> Prediction:
+    """On `task`, once for all tests of the strategy."""
+    return found.fit(task(found))
 
 
 def features() -> tuple[np.ndarray, np.ndarray]:
@@ -82,8 +88,8 @@ def task(found: Strategy) -> Task:
     )  # fmt: skip
 
 
-def test_scores_are_probabilities_and_right(found: Strategy) -> None:
-    scores = found.fit(task(found)).scores
+def test_scores_are_probabilities_and_right(found: Strategy, fitted: Prediction) -> None:
+    scores = fitted.scores
     assert scores.shape == (60, CLASSES)
     assert scores.min() >= 0
     assert scores.sum(axis=1) == pytest.approx(np.ones(60))
@@ -92,16 +98,15 @@ def test_scores_are_probabilities_and_right(found: Strategy) -> None:
         assert (scores[:, -1] == scores.min(axis=1)).all()
 
 
-def test_equal_tasks_give_equal_bits(found: Strategy) -> None:
-    first, second = found.fit(task(found)), found.fit(task(found))
-    assert np.array_equal(first.scores, second.scores)
-    assert first.chosen == second.chosen
+def test_equal_tasks_give_equal_bits(found: Strategy, fitted: Prediction) -> None:
+    second = found.fit(task(found))
+    assert np.array_equal(fitted.scores, second.scores)
+    assert fitted.chosen == second.chosen
 
 
-def test_the_seed_matters_exactly_where_the_strategy_says_so(found: Strategy) -> None:
-    first = found.fit(task(found)).scores
+def test_the_seed_matters_exactly_where_the_strategy_says_so(found: Strategy, fitted: Prediction) -> None:
     second = found.fit(dataclasses.replace(task(found), seed=1)).scores
-    assert np.array_equal(first, second) != found.seeded
+    assert np.array_equal(fitted.scores, second) != found.seeded
 
 
 def test_global_generators_are_left_alone(found: Strategy) -> None:
@@ -113,10 +118,10 @@ def test_global_generators_are_left_alone(found: Strategy) -> None:
     assert np.array_equal(before[1], np.random.get_state()[1])
 
 
-def test_a_row_is_scored_by_itself(found: Strategy) -> None:
+def test_a_row_is_scored_by_itself(found: Strategy, fitted: Prediction) -> None:
     whole = task(found)
     some = found.fit(dataclasses.replace(whole, test=whole.test[[7, 3]])).scores
-    assert some == pytest.approx(found.fit(whole).scores[[7, 3]], abs=1e-6)
+    assert some == pytest.approx(fitted.scores[[7, 3]], abs=1e-6)
 
 
 def test_without_val_labels_the_defaults_do(found: Strategy) -> None:
