@@ -1,6 +1,6 @@
 """A training on a cluster whose nodes come and go: a node killed, and one added.
 
-    python tests/faults/elastic.py WORK_FOLDER [MINUTES]        # 5 on an idle machine
+    python tests/faults/elastic.py WORK_FOLDER [MINUTES]
 
 Several raylets on this machine: two nodes that each hold a worker and its feed. One is killed (SIGKILL); the training
 must go on with one worker from its last checkpoint. One is added; it must go on with two. At the end the losses must be
