@@ -142,6 +142,7 @@ class _Runs:
             rows, reused, widths = self._prepared(strategy(names[0]), method, features, context, further)
             waiting = [self.submit(strategy(name), method, rows, reused, widths) for name in names]
             done += [result for collect in waiting for result in collect()]
+            del rows, reused, waiting  # before the next group's rows are prepared
         return done
 
     def _prepared(
@@ -158,7 +159,7 @@ class _Runs:
         by_encoder = [features, *(further(method) if found.encoders != "one" else ())]
         prepare = found.prepare(TrainRows(by_encoder, self.data.train))
         sides = hold(by_encoder, self.asked)
-        rows = Held(self.asked, prepare(np.hstack(sides)))
+        rows = Held(self.asked, prepare(sides[0] if len(sides) == 1 else np.hstack(sides)))
         return self.runner.share(rows), None, [side.shape[1] for side in sides]
 
     def submit(

@@ -128,12 +128,15 @@ class DomainsConfig(Config):
 
 
 class AdaptConfig(Config):
-    """What the strategies that adapt to a target without labels weigh their penalty by; they train as `tune` says."""
+    """What the strategies that adapt to a target without labels weigh their penalty by; they train as `tune` says, but
+    `dann` at a rate of its own."""
 
     deep_coral: float = Field(1.0, ge=0)
     mmd: float = Field(1.0, ge=0)
-    dann: float = Field(1.0, ge=0)
+    dann: float = Field(0.1, ge=0)
     """Of the reversed gradient, at the end of its schedule."""
+    dann_rates: Rates = (0.01, 0.03, 0.1)
+    """Learning rates of `dann`, which trains by SGD and not as `tune` says; candidates as there."""
 
 
 class Options(Config):

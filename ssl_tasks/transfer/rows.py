@@ -57,8 +57,7 @@ class Parts:
     def __getitem__(self, positions: IntArray) -> FloatArray:
         """See `Rows`; reads all parts."""
         held, place = np.unique(positions, return_inverse=True)
-        found: FloatArray = np.concatenate([part[wanted] for part, wanted in among(self, held)])[place]
-        return found
+        return _hold(self, held)[place]
 
 
 @dataclass(frozen=True)
@@ -156,4 +155,14 @@ class Held:
 
 def hold(features: Sequence[Any], positions: IntArray) -> list[FloatArray]:
     """By each encoder (P, D), at ascending positions."""
-    return [np.concatenate([part[wanted] for part, wanted in among(one, positions)]) for one in features]
+    return [_hold(one, positions) for one in features]
+
+
+def _hold(features: Any, positions: IntArray) -> FloatArray:
+    found, first = np.empty((0, 0)), 0
+    for part, wanted in among(features, positions):
+        if not found.size:  # filled as the parts come: beside a list of them it would be there twice
+            found = np.empty((len(positions), part.shape[1]))
+        found[first : first + len(wanted)] = part[wanted]
+        first += len(wanted)
+    return found

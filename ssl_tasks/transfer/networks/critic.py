@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,14 +31,15 @@ def reverse(rows: Tensor, strength: float) -> Tensor:
     return reversed_
 
 
-def make_critic(width: int, hidden: int, seed: int) -> nn.Module:
-    """(B, width) to a logit (B, 1), with weights drawn from the seed by He's rule."""
-    first, last = linear(width, hidden), linear(hidden, 1)
+def make_critic(widths: Sequence[int], seed: int) -> nn.Module:
+    """(B, widths[0]) to a logit (B, 1) through hidden layers of the other widths; weights drawn by He's rule."""
+    layers = [linear(inputs, outputs) for inputs, outputs in itertools.pairwise([*widths, 1])]
     generator = torch.Generator().manual_seed(seed)  # the global one may be at work for another fit
     with torch.no_grad():
-        for layer in (first, last):
+        for layer in layers:
             layer.weight.normal_(0.0, math.sqrt(2.0 / layer.in_features), generator=generator)
-    return nn.Sequential(first, nn.ReLU(), last)
+    first, *others = layers
+    return nn.Sequential(first, *(part for layer in others for part in (nn.ReLU(), layer)))
 
 
 def domain_loss(critic: nn.Module, source_SD: Tensor, target_TD: Tensor, strength: float) -> Tensor:

@@ -1,4 +1,5 @@
-"""The loop of every strategy that trains a network: fixed steps of AdamW under a cosine, its rate chosen on val.
+"""The loop of every strategy that trains a network: fixed steps, of AdamW under a cosine where nothing else is said,
+its rate chosen on val.
 
 Batches are views by the recipe's augmentation policy. Every candidate takes the first quarter of the steps, and the
 best one goes on.
@@ -24,6 +25,8 @@ from ssl_tasks.transfer.outputs import Outputs
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ssl_tasks.transfer.networks.adamw import AdamW
+    from ssl_tasks.transfer.networks.sgd import Sgd
     from ssl_tasks.transfer.options import ScratchConfig, TuneConfig
 
 PROBE_SHARE = 0.25
@@ -40,11 +43,23 @@ class Schedule:
     batch_size: int
     learning_rates: Sequence[float]
     weight_decay: float
+    momentum: float | None = None
+    """Of SGD under `annealed`, where it is given, instead of AdamW under a cosine."""
 
     @classmethod
     def of(cls, config: ScratchConfig | TuneConfig, steps: int) -> Schedule:
         """That of a recipe's section."""
         return cls(steps, config.batch_size, sorted(config.learning_rates), config.weight_decay)
+
+    def share(self, step: int) -> float:
+        """Of the learning rate, at a step."""
+        progress = step / self.steps
+        return 0.5 * (1.0 + math.cos(math.pi * progress)) if self.momentum is None else annealed(progress)
+
+
+def annealed(progress: float) -> float:
+    """1 / (1 + 10 p)^0.75, as Ganin et al., "Domain-Adversarial Training of Neural Networks", section 5.2.2."""
+    return float((1.0 + 10.0 * progress) ** -0.75)
 
 
 @dataclass(frozen=True)
@@ -111,6 +126,7 @@ class Training:
         import torch
 
         from ssl_tasks.transfer.networks.adamw import AdamW
+        from ssl_tasks.transfer.networks.sgd import Sgd
 
         assert task.context is not None, "training needs a context"
         self.task, self.context, self.schedule, self.start, self.rate, self.step = (
@@ -124,8 +140,13 @@ class Training:
         # channels_last takes two thirds of the time for small convolutional networks on a CPU
         self.network = start.network.to(device).to(memory_format=torch.channels_last)
         named = dict(self.network.named_parameters())
-        scales = [start.scales.get(name, 1.0) for name in named]
-        self.optimizer = AdamW(named.values(), schedule.weight_decay, scales)
+        self.optimizer: AdamW | Sgd
+        if schedule.momentum is None:
+            scales = [start.scales.get(name, 1.0) for name in named]
+            self.optimizer = AdamW(named.values(), schedule.weight_decay, scales)
+        else:
+            assert not start.scales, "SGD has one rate for all"
+            self.optimizer = Sgd(named.values(), schedule.weight_decay, schedule.momentum)
 
     def run(self, until: int) -> None:
         """Take the steps from where it stands to `until`."""
@@ -140,7 +161,7 @@ class Training:
             keys = row_keys(self.task.seed, self.step, positions).to(payload.device)
             inputs = self._input(self.context.augment(payload, keys))
             self.loss(self.network, inputs, labels.to(payload.device)).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
-            self.optimizer.step(self.rate * 0.5 * (1.0 + math.cos(math.pi * self.step / self.schedule.steps)))
+            self.optimizer.step(self.rate * self.schedule.share(self.step))
             self.step += 1
 
     def _batch(self, step: int) -> tuple[Tensor, Tensor]:

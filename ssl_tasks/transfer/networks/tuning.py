@@ -48,10 +48,11 @@ def tune(task: Task, start: Callable[[nn.Sequential], Start]) -> Prediction:
     weights = list(trained.network.parameters())
     moved = {id(weight) for weight in trained.optimizer.parameters}
     share = sum(w.numel() for w in weights if id(w) in moved) / sum(w.numel() for w in weights)
-    return predict(task, trained, trained_share=share, **_gap_after(context, trained))
+    return predict(task, trained, trained_share=share, **gap_after(context, trained))
 
 
-def _gap_after(context: Context, trained: Training) -> dict[str, float]:
+def gap_after(context: Context, trained: Training) -> dict[str, float]:
+    """How far the domains lie apart in the network's first part; nothing where there is one domain."""
     if context.domains is None:
         return {}
     encoder = next(trained.network.children())

@@ -7,17 +7,13 @@ scored under its own statistics. Nothing is trained on the target.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer.base import Blueprint, Prediction, Strategy, Task
-from ssl_tasks.transfer.gaps import gap
 from ssl_tasks.transfer.networks.heads import with_head
-from ssl_tasks.transfer.networks.training import Start, predict, train
-from ssl_tasks.transfer.networks.tuning import after, context_of, domains_of, schedule_of
+from ssl_tasks.transfer.networks.training import Start, train
+from ssl_tasks.transfer.networks.tuning import context_of, domains_of, schedule_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,20 +21,11 @@ if TYPE_CHECKING:
 
 def fit(task: Task) -> Prediction:
     """Fine-tune, score source rows, exchange the statistics, score target rows."""
-    from ssl_tasks.norms import sample, settle  # torch costs seconds
+    from ssl_tasks.transfer.networks.adaptation import by_domain  # torch costs seconds
 
     context = context_of(task)
-    domains, schedule = domains_of(context), schedule_of(context)
-    trained = train(task, schedule, lambda: Start(with_head(context.encoder(), task.num_classes)))
-    encoder = next(trained.network.children())
-    found = predict(task, trained)
-    of_source, of_target = domains.held_out
-    apart = trained.outputs(of_source, encoder)
-    settle(trained.network, trained.inputs, sample(domains.target), schedule.batch_size)
-    scores, there = found.scores.copy(), ~np.isin(task.test, domains.of_source)
-    if there.any():
-        scores[there] = trained.scores(task.test[there])
-    return replace(found, scores=scores, chosen=found.chosen | after(gap(apart, trained.outputs(of_target, encoder))))
+    trained = train(task, schedule_of(context), lambda: Start(with_head(context.encoder(), task.num_classes)))
+    return by_domain(task, trained, domains_of(context))
 
 
 def has_statistics(network: nn.Module) -> bool:

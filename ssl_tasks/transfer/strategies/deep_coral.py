@@ -41,4 +41,5 @@ STRATEGY = Strategy(
     seeded=True,
     adapts=True,
     counterpart="fine_tune",
+    version=2,
 )

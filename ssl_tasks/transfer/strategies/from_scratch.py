@@ -9,6 +9,7 @@ from ssl_tasks.transfer.base import ALL_FITTED, Prediction, Strategy, Task
 from ssl_tasks.transfer.dense import fit_scratch
 from ssl_tasks.transfer.networks.heads import with_head
 from ssl_tasks.transfer.networks.training import Schedule, Start, predict, train
+from ssl_tasks.transfer.networks.tuning import gap_after
 from ssl_tasks.transfer.targets import DENSE
 
 
@@ -19,7 +20,8 @@ def fit(task: Task) -> Prediction:
     context = task.context
     assert context is not None, "from_scratch needs a context"
     schedule = Schedule.of(context.options.scratch, context.options.scratch.steps)
-    return predict(task, train(task, schedule, lambda: Start(with_head(context.build(task.seed), task.num_classes))))
+    trained = train(task, schedule, lambda: Start(with_head(context.build(task.seed), task.num_classes)))
+    return predict(task, trained, **gap_after(context, trained))
 
 
 STRATEGY = Strategy(

@@ -32,5 +32,12 @@ def discrepancy(source_SD: Tensor, target_TD: Tensor) -> Tensor:
 
 
 STRATEGY = Strategy(
-    "mmd", "fine-tuning under an MMD penalty", fit, needs="payload", seeded=True, adapts=True, counterpart="fine_tune"
+    "mmd",
+    "fine-tuning under an MMD penalty",
+    fit,
+    needs="payload",
+    seeded=True,
+    adapts=True,
+    counterpart="fine_tune",
+    version=2,
 )

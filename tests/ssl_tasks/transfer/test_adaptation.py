@@ -15,9 +15,10 @@ from torch import nn
 from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer import STRATEGIES, strategy
 from ssl_tasks.transfer.base import Blueprint, Context, Domains, Task
-from ssl_tasks.transfer.networks.adaptation import Classifier, both_layers
+from ssl_tasks.transfer.networks.adaptation import Classifier, both_layers, penalized
 from ssl_tasks.transfer.networks.critic import domain_loss, make_critic, reverse
-from ssl_tasks.transfer.networks.training import Schedule, Start, Training
+from ssl_tasks.transfer.networks.sgd import Sgd
+from ssl_tasks.transfer.networks.training import Schedule, Start, Training, annealed
 from ssl_tasks.transfer.options import Options
 from ssl_tasks.transfer.strategies.coral import alignment
 from ssl_tasks.transfer.strategies.dann import ramp
@@ -27,6 +28,7 @@ from ssl_tasks.transfer.strategies.mmd import discrepancy
 ADAPTING = sorted(name for name in STRATEGIES if strategy(name).adapts)
 OPTIONS: dict[str, Any] = {
     "tune": {"steps": 150, "batch_size": 32, "learning_rates": [3e-3, 1e-2], "weight_decay": 0.0},
+    "adapt": {"dann_rates": [1e-2, 3e-2]},
 }
 SOURCE, VAL, TARGET, TEST = (np.arange(start, start + 120) for start in (0, 120, 240, 360))
 
@@ -97,7 +99,7 @@ def test_these_are_the_ones_that_adapt() -> None:
     assert {strategy(name).counterpart for name in ADAPTING} == {"linear_probe", "fine_tune"}
 
 
-@pytest.mark.parametrize("name", ["coral", "adabn"])
+@pytest.mark.parametrize("name", ["coral", "adabn", "deep_coral", "mmd", "dann"])
 def test_a_shift_of_scale_and_place_is_undone(name: str) -> None:
     values, labels = shifted(MOVED, scale=2.0)
     unadapted, _, before = accuracy("fine_tune", task(values, labels), labels)
@@ -160,8 +162,40 @@ def test_penalties_are_of_features_and_logits() -> None:
     assert float(discrepancy(source[:1], target)) == 0.0
 
 
+def test_each_domain_has_batch_statistics_of_its_own() -> None:
+    network = Classifier(norms(0), 3)
+    nn.init.normal_(network.head.weight)
+    rows, labels = torch.randn(12, 6), torch.tensor([0, -1, 1, 2, -1, -1, 0, -1, 1, -1, -1, 2])
+    seen: list[torch.Tensor] = []
+
+    def penalty(network: Classifier, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.extend([source, target])
+        return torch.zeros(())
+
+    loss = penalized(penalty)(network, rows, labels)
+    source, target = (network.encoder(rows[part]) for part in (labels >= 0, labels < 0))
+    torch.testing.assert_close(seen, [source, target])
+    torch.testing.assert_close(loss, nn.functional.cross_entropy(network.head(source), labels[labels >= 0]))
+    penalized(penalty)(network, torch.where((labels < 0)[:, None], 3 * rows + 5, rows), labels)
+    torch.testing.assert_close(seen[2:], [source, target], atol=1e-3, rtol=1e-3)  # but for batch norm's epsilon
+
+
+def test_sgd_is_that_of_torch() -> None:
+    ours, theirs = (plain(0) for _ in range(2))
+    mine, others = Sgd(ours.parameters(), 0.01, 0.9), torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=0.01)
+    for step in range(4):
+        rows = torch.randn(5, 6, generator=torch.Generator().manual_seed(step))
+        others.zero_grad()
+        for network in (ours, theirs):
+            network(rows).square().mean().backward()
+        mine.step(0.1 * annealed(step / 4))
+        others.param_groups[0]["lr"] = 0.1 / (1 + 10 * step / 4) ** 0.75
+        others.step()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
 def test_the_gradient_is_reversed_towards_the_features_alone() -> None:
-    critic = make_critic(4, 6, seed=0)
+    critic = make_critic([4, 6, 5], seed=0)
     source, target = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n)) for n in (5, 7))
 
     def gradients(strength: float | None) -> tuple[list[torch.Tensor], float]:
@@ -183,7 +217,8 @@ def test_the_gradient_is_reversed_towards_the_features_alone() -> None:
     for found, expected in zip(turned[2:], plain[2:], strict=True):
         torch.testing.assert_close(found, expected)
     assert torch.equal(reverse(source, 0.5), source)
-    other = make_critic(4, 6, seed=1)
+    other = make_critic([4, 6, 5], seed=1)
+    assert [tuple(weight.shape) for weight in other.parameters()] == [(6, 4), (6,), (5, 6), (5,), (1, 5), (1,)]
     assert not torch.equal(next(other.parameters()), next(critic.parameters()))
 
 
