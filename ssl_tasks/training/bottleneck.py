@@ -145,8 +145,12 @@ def _checkpoint(share: float, _mean: Mapping[str, float], config: PretrainConfig
     return f"{share:.0%} of the time goes to checkpoints: raise pretrain.checkpoint_every_steps (now {every})"
 
 
-def _compute(share: float, _mean: Mapping[str, float], _config: PretrainConfig) -> str:
-    return f"the model itself is what takes the time ({share:.0%} of a step): only more workers or a faster device help"
+def _compute(share: float, _mean: Mapping[str, float], config: PretrainConfig) -> str:
+    first = "pretrain.precision=bf16 may, where the device computes in it; else " if config.precision == "fp32" else ""
+    return (
+        f"the model itself is what takes the time ({share:.0%} of a step): {first}only more workers or a faster "
+        "device help"
+    )
 
 
 _SAID = {

@@ -20,10 +20,11 @@ from ssl_tasks.errors import StageError
 from ssl_tasks.methods.base import CONSTANT_RATE, Batch
 from ssl_tasks.training import optim, sharding
 from ssl_tasks.training.checkpoints import Checkpoints, State
+from ssl_tasks.training.choice import calibrate
 from ssl_tasks.training.health import Watchdog
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.probe import embed_rows, probe
-from ssl_tasks.training.setup import Ranks, as_input, build_method, calibrate, place, wrap
+from ssl_tasks.training.setup import Ranks, as_input, build_method, place, wrap
 from ssl_tasks.training.timing import (
     AUGMENT,
     CHECKPOINT,

@@ -87,7 +87,7 @@ def load(
     Raises:
         RequestError: as `check_labels`, and the checks of `targets` and `dense_targets`.
     """
-    splits = pa.concat_tables(split.batches(SPLITS_FILE, COLUMNS))  # read whole, strings take 100 bytes a row meanwhile
+    splits = split.table(SPLITS_FILE, COLUMNS)
     if task in DENSE:
         assert normalized is not None, "masks and boxes are read as normalize stores them"
         classes, rows, known = dense_targets.load(normalized, splits, task)

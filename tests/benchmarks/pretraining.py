@@ -1,6 +1,6 @@
 """How fast SimCLR pretrains from files, beside lightly-train 0.18 and a model fed from memory. Prints JSON.
 
-    python tests/benchmarks/pretraining.py [small|photographs] [ROUNDS] [STEPS]        # small, 3 rounds of 60 steps
+    python tests/benchmarks/pretraining.py [small|photographs] [ROUNDS] [STEPS] [fp32|bf16]     # small, 3, 60, fp32
 
 - small: resnet10t at 32 px, batch 256, the 50,000 JPEG files of CIFAR-10.
 - photographs: resnet18 at 224 px, batch 64, 1,024 JPEG files: crops of 1,000 x 1,000 px or what there is of the 28
@@ -10,7 +10,7 @@
 In each round the three sides run in turn, each in a process of its own: `ours` is the pretrain stage through Ray Train
 and the feed; `memory` the same method, optimizer and memory layout, stepped on one batch of inputs that lies ready;
 `peer` lightly_train.pretrain with the same backbone, heads, loss, optimizer and augmentations, in an environment of
-its own in the cache folder. images/s count samples (two views each) from the tenth step on; ratios are medians over the
+its own in the cache folder. images/s count samples (two views each) after `warm_up` steps; ratios are medians over the
 rounds. The data is that of PRETEXTFLOW_TEST_DATA (by default ../shared/data beside the checkout).
 """
 
@@ -34,7 +34,6 @@ DATA = Path(os.environ.get("PRETEXTFLOW_TEST_DATA") or ROOT.parent / "shared" / 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pretextflow" / "benchmarks"
 REQUIREMENTS = ("torch", "torchvision", "timm")
 """The peer gets our versions of these."""
-WARM_UP = 10
 CROP = 1000
 NUM_CROPS = 1024
 POLICY: dict[str, Any] = {
@@ -48,8 +47,8 @@ POLICY: dict[str, Any] = {
     "gray_probability": 0.2,
 }
 CONTESTS: dict[str, dict[str, Any]] = {
-    "small": {"backbone": "resnet10t", "batch_size": 256, "stored": 32, "size": 32},
-    "photographs": {"backbone": "resnet18", "batch_size": 64, "stored": 256, "size": 224},
+    "small": {"backbone": "resnet10t", "batch_size": 256, "stored": 32, "size": 32, "warm_up": 10},
+    "photographs": {"backbone": "resnet18", "batch_size": 64, "stored": 256, "size": 224, "warm_up": 3},
 }
 SIDES = {"ours": "pretraining_ours.py", "memory": "pretraining_ours.py", "peer": "pretraining_peer.py"}
 
@@ -102,12 +101,14 @@ def environment() -> Path:
     return python
 
 
-def main(name: str = "small", rounds: int = 3, steps: int = 60) -> None:
+def main(name: str = "small", rounds: int = 3, steps: int = 60, precision: str = "fp32") -> None:
     """Run the sides in turn and print what they did."""
     python, work = environment(), CACHE / f"pretraining-{name}"
     work.mkdir(parents=True, exist_ok=True)
     files(name, work)
-    task = {**CONTESTS[name], "work": str(work), "steps": WARM_UP + steps, "warm_up": WARM_UP, "policy": POLICY}
+    contest = CONTESTS[name]
+    task = {**contest, "work": str(work), "steps": contest["warm_up"] + steps, "policy": POLICY}
+    task |= {"precision": precision, "pretrain": {"precision": precision}}
     answers: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     first = int(time.time())  # seeds of their own, so that no earlier call's artifact is found
     for number in range(rounds):
@@ -121,6 +122,7 @@ def main(name: str = "small", rounds: int = 3, steps: int = 60) -> None:
         json.dumps(
             {
                 "contest": name,
+                "precision": precision,
                 "cores": os.cpu_count(),
                 "rounds": rounds,
                 "steps": steps,
@@ -144,5 +146,5 @@ def ratio(ours: list[float], theirs: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    chosen, *numbers = sys.argv[1:] or ["small"]
-    main(chosen, *map(int, numbers))
+    chosen, num_rounds, num_steps, in_precision = (*sys.argv[1:], *("small", "3", "60", "fp32")[len(sys.argv) - 1 :])
+    main(chosen, int(num_rounds), int(num_steps), in_precision)

@@ -33,7 +33,7 @@ def pretrain(task: dict[str, Any]) -> dict[str, Any]:
         batch_size=task["batch_size"],
         accelerator="cpu",
         devices=1,
-        precision="32-true",
+        precision={"fp32": "32-true", "bf16": "bf16-mixed"}[task["precision"]],
         seed=task["seed"],
         overwrite=True,
         optim="adamw",

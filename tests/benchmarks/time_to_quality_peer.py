@@ -26,7 +26,7 @@ def pretrain(task: dict[str, Any]) -> None:
         batch_size=256,
         accelerator="cpu",
         devices=1,
-        precision="32-true",
+        precision=task["precision"],
         overwrite=True,
         method_args=task["method_args"],
         **task["optimizer"],

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pretraining import CACHE, CONTESTS, POLICY, WARM_UP, files, ratio, run
+from pretraining import CACHE, CONTESTS, POLICY, files, ratio, run
 
 SAME = {"layout": "channels_last", "compile": "never", "checkpoint_every_steps": 1_000_000}
 SIDES: dict[str, dict[str, Any]] = {
@@ -33,7 +33,8 @@ def main(rounds: int = 3, steps: int = 150) -> None:
     work = CACHE / "pretraining-small"
     work.mkdir(parents=True, exist_ok=True)
     files("small", work)
-    task = {**CONTESTS["small"], "work": str(work), "steps": WARM_UP + steps, "warm_up": WARM_UP, "policy": POLICY}
+    contest = CONTESTS["small"]
+    task = {**contest, "work": str(work), "steps": contest["warm_up"] + steps, "policy": POLICY}
     speeds: dict[str, list[float]] = {side: [] for side in SIDES}
     seed = int(time.time())  # seeds of their own, so that no earlier call's artifact is found
     for _ in range(rounds):

@@ -13,7 +13,7 @@ from tests_loop import make_job, train
 
 from ssl_tasks import methods
 from ssl_tasks.errors import RequestError, StageError
-from ssl_tasks.training import setup
+from ssl_tasks.training import choice
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.results import write_pause
 from ssl_tasks.training.setup import build_method
@@ -231,7 +231,7 @@ def test_another_layout_is_taken_only_where_it_is_clearly_faster(
     monkeypatch: pytest.MonkeyPatch, seconds: float, layout: str
 ) -> None:
     times = {"contiguous": 1.0, "channels_last": seconds}
-    monkeypatch.setattr(setup, "_time_steps", lambda *arguments, compiled: times[arguments[3]])
+    monkeypatch.setattr(choice, "_time_steps", lambda *arguments, compiled: times[arguments[3]])
     assert train(make_job(**{**RECIPES["simclr"], "layout": "auto", "max_steps": 1})).choice["layout"] == layout
 
 
@@ -244,15 +244,15 @@ def test_compiling_that_ends_the_process_is_not_tried_again(monkeypatch: pytest.
             raise KeyboardInterrupt  # as little to be caught as SIGABRT
         return 1.0
 
-    monkeypatch.setattr(setup, "COMPILE_ABOVE_SECONDS", 0.0)
-    monkeypatch.setattr(setup, "_time_steps", dies)
+    monkeypatch.setattr(choice, "COMPILE_ABOVE_SECONDS", 0.0)
+    monkeypatch.setattr(choice, "_time_steps", dies)
     job = make_job(**{**RECIPES["simclr"], "compile": "auto", "max_steps": 2})
     with pytest.raises(KeyboardInterrupt):
         train(job)
-    choice = train(job).choice
+    chosen = train(job).choice
     assert tried == [False, True, False]
-    assert choice["compiled"] is False
-    assert "not compiled: the process ended while it was tried" in choice["seconds"]
+    assert chosen["compiled"] is False
+    assert "not compiled: the process ended while it was tried" in chosen["seconds"]
 
 
 def test_batches_do_not_depend_on_the_number_of_workers() -> None:
