@@ -19,7 +19,7 @@ from flows.plan import Planned, make_plan
 from flows.preflight import CHECKS, check_ray, check_request, ray_environment
 from flows.recipe import Recipe, dag_of
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.errors import PretextflowError, RequestError
+from ssl_tasks.errors import PretextflowError, RequestError, TryAgainError
 from ssl_tasks.materialize import Materialized, materialize
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.store import Store
@@ -220,7 +220,9 @@ def check_writable(store: Store) -> None:
 
 def is_unforeseen(error: object) -> bool:
     """Whether trying again may help: what a stage refuses, it would refuse again."""
-    return isinstance(error, Exception) and not isinstance(error, PretextflowError)
+    return isinstance(error, TryAgainError) or (
+        isinstance(error, Exception) and not isinstance(error, PretextflowError)
+    )
 
 
 def _reason(planned: Planned, made: Materialized) -> str:

@@ -15,3 +15,7 @@ class RequestError(PretextflowError, ValueError):
 
 class StageError(PretextflowError):
     """A stage could not do its work on valid input: budget exceeded, collapse, NaN. Exit status 1."""
+
+
+class TryAgainError(StageError):
+    """What a stage runs on stood still or died. The stage did nothing wrong, so that it is tried again."""

@@ -15,17 +15,22 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ssl_tasks.artifact import Manifest
+from ssl_tasks.store import Store
+from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.training.job import checkpoint_steps
 
 MINUTES = 60
 MARK = "PRETEXTFLOW_FAULT_RUN"
 ROOT = Path(__file__).parents[1]
+COMMAND = (sys.executable, "-m", "flows.cli")
+STEPS = 108
 CHECKPOINT_EVERY = 10
 RECIPE: dict[str, Any] = {
     "name": "faults",
@@ -41,13 +46,14 @@ RECIPE: dict[str, Any] = {
         "compile": "never",
         "threads": 1,
         "checkpoint_every_steps": CHECKPOINT_EVERY,
+        "timeout_minutes": 1,
     },
     "transfer": {"seeds": 2, "label_fractions": [0.1], "bootstrap": 100, "scratch": {"steps": 10}},
 }
 
 
 def write_recipe(folder: Path) -> Path:
-    """Of 108 steps."""
+    """Of `STEPS` steps."""
     path = folder / "faults.yaml"
     path.write_text(yaml.safe_dump(RECIPE))
     return path
@@ -56,13 +62,18 @@ def write_recipe(folder: Path) -> Path:
 class Run:
     """One `pretextflow` process with a store of its own; what it starts carries its mark in the environment."""
 
-    def __init__(self, store: Path, *arguments: str) -> None:
+    def __init__(
+        self,
+        store: Path | str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
         self.store, self.mark = store, uuid.uuid4().hex
-        command = [sys.executable, "-m", "flows.cli", *(arguments or ("rerun",)), "--store", str(store), "--json"]
         paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         self.process = subprocess.Popen(
-            command,
-            env={**os.environ, "PYTHONPATH": paths, MARK: self.mark},
+            [*command, *(arguments or ("rerun",)), "--store", str(store), "--json"],
+            env={**os.environ, "PYTHONPATH": paths, MARK: self.mark, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -83,7 +94,7 @@ class Run:
 
     def processes(self, title: str = "") -> list[int]:
         """Numbers of the processes that it started and that live, `title` being a part of their command lines."""
-        return [pid for pid in _marked(self.mark) if title in _title(pid)]
+        return marked(self.mark, title)
 
     def kill(self, title: str) -> bool:
         """SIGKILL for one of them; whether there was one."""
@@ -103,47 +114,67 @@ class Run:
         deadline = time.monotonic() + seconds
         while (found := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.5)
-        return [_title(pid)[:120] for pid in found]
+        return [title_of(pid)[:120] for pid in found]
 
 
-def _marked(mark: str) -> list[int]:
+def marked(mark: str, title: str = "") -> list[int]:
+    """Numbers of the live processes with this mark in their environment and `title` in their command lines."""
     wanted, found = f"{MARK}={mark}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
-            if wanted in path.read_bytes().split(b"\0") and _title(int(path.parent.name)):
+            said = title_of(int(path.parent.name))
+            if said and title in said and wanted in path.read_bytes().split(b"\0"):
                 found.append(int(path.parent.name))
     return sorted(found)
 
 
-def _title(pid: int) -> str:
+def title_of(pid: int) -> str:
     """Its command line; empty for one that is dead and was not waited for."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
 
 
-def checksums(store: Path) -> dict[str, str]:
+def _manifests(store: Path | str) -> list[Manifest]:
+    opened = Store(str(store))
+    found = (opened.read_json(f"objects/{name}/manifest.json") for name in opened.list("objects"))
+    return [Manifest.model_validate(each) for each in found if each]
+
+
+def checksums(store: Path | str) -> dict[str, str]:
     """Of the data of each stage's artifact."""
-    found = {}
-    for path in sorted(store.glob("objects/*/manifest.json")):
-        manifest = Manifest.model_validate_json(path.read_text())
-        found[manifest.stage] = manifest.data_checksum
-    return found
+    return {manifest.stage: manifest.data_checksum for manifest in _manifests(store)}
 
 
-def step_of(store: Path) -> int:
-    """Of the training; the progress of other stages counts something else."""
-    steps = [0]
-    for path in store.glob("partial/*/progress.json"):
-        with contextlib.suppress(OSError, ValueError):  # just being written
-            steps.append(int(json.loads(path.read_text()).get("step", 0)))
+def step_of(store: Path | str) -> int:
+    """Of the training, as it was last reported; the progress of other stages counts something else."""
+    opened, steps = Store(str(store)), [0]
+    for name in opened.list("partial"):
+        with contextlib.suppress(OSError):
+            steps.append(int((opened.read_json(f"partial/{name}/{PROGRESS_FILE}") or {}).get("step", 0)))
     return max(steps)
 
 
-def resumed_at(store: Path) -> int | None:
+def step_now(store: Path | str) -> int:
+    """The step that the training has come to: a report is up to a second old, and holds the rate."""
+    opened, steps = Store(str(store)), [0]
+    for name in opened.list("partial"):
+        with contextlib.suppress(OSError):
+            path = f"partial/{name}/{PROGRESS_FILE}"
+            said = opened.read_json(path) or {}
+            written_at = opened.fs.get_file_info(opened.full(path)).mtime_ns
+            if written_at is None:  # gone by now
+                continue
+            age = max(0.0, time.time() - written_at / 1e9)
+            since = int(age * said.get("rows_per_second", 0.0) / RECIPE["pretrain"]["batch_size"])
+            written = max(checkpoint_steps(opened, f"partial/{name}"), default=0)
+            steps.append(max(written, min(int(said.get("step", 0)) + since, int(said.get("total_steps", 0)))))
+    return max(steps)
+
+
+def resumed_at(store: Path | str) -> int | None:
     """The step that the training which was finished went on from; None where it began at 0, or is not finished."""
-    for path in store.glob("objects/*/manifest.json"):
-        manifest = Manifest.model_validate_json(path.read_text())
+    for manifest in _manifests(store):
         if manifest.stage == "pretrain":
             found: int | None = manifest.measured.get("resumed_at")
             return found

@@ -1,7 +1,7 @@
 """The compute plane: the only package that imports Ray.
 
 connect.py      a local Ray of our own, or a running cluster by address
-reaper.py       ends what a local Ray leaves after a SIGKILL
+reaper.py       ends what a local Ray leaves, after a SIGKILL too
 train.py        Ray Train: refuse what cannot run, start workers, wait, hand failures on
 lean.py         Ray Train's own parts with fewer processes, for the local Ray
 standard.py     Ray Train as it comes, for clusters of others and for GPUs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ssl_tasks.cluster.reaper import reaper
+from ssl_tasks.cluster.reaper import VARIABLE, reaper
 from ssl_tasks.errors import RequestError
 
 ENVIRONMENT = {
@@ -29,6 +29,7 @@ ENVIRONMENT = {
     "RAY_ENABLE_AUTO_CONNECT": "0",  # else a thread that outlives the connection starts a new cluster of its own
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
 }
+NEEDED = ("raylet", "gcs_server")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,17 @@ class Connection:
 
     embedded: bool
     """Whether the cluster is our own and ends with this process."""
+
+    def dead(self) -> str:
+        """Which of the processes that a cluster of our own cannot do without has died; "" where none has.
+
+        Ray waits for ever for a node that nobody starts again, and a minute for the head before it ends this process.
+        """
+        import ray._private.worker
+
+        node = ray._private.worker._global_node  # no public name gives it
+        found = [kind for kind, _ in node.dead_processes()] if self.embedded and node else []
+        return next((kind for kind in found if kind in NEEDED), "")
 
 
 @contextlib.contextmanager
@@ -74,6 +86,20 @@ def connection(
     if address is None:
         # "local" said aloud: without it Ray reads an address file that a killed cluster leaves behind
         options |= {"num_cpus": num_cpus or None, "include_dashboard": False, "resources": dict(resources or {})}
+    with contextlib.nullcontext() if address else reaper() as mark:
+        try:
+            _init(address, mark, options)
+            yield Connection(embedded=address is None)
+        finally:
+            ray.shutdown()
+
+
+def _init(address: str | None, mark: str | None, options: Mapping[str, Any]) -> None:
+    """`ray.init`; the processes that it starts inherit the mark."""
+    import ray
+
+    if mark:
+        os.environ[VARIABLE] = mark
     try:
         ray.init(address=address or "local", **options)
     except ray.exceptions.AuthenticationError as error:
@@ -84,18 +110,8 @@ def connection(
     except (ConnectionError, RuntimeError, ValueError) as error:
         token = "; does this host have the cluster's token (RAY_AUTH_TOKEN_PATH)?" if address else ""
         raise RequestError(f"ray_address: cannot use Ray at {address or 'local'}: {error}{token}") from error
-    try:
-        with contextlib.nullcontext() if address else reaper(_raylet_pid()):
-            yield Connection(embedded=address is None)
     finally:
-        ray.shutdown()
-
-
-def _raylet_pid() -> int:
-    import ray._private.worker
-
-    processes = ray._private.worker._global_node.all_processes  # no public name gives it
-    return int(processes["raylet"][0].process.pid)
+        os.environ.pop(VARIABLE, None)
 
 
 def require_answer(address: str) -> None:

@@ -16,7 +16,7 @@ from ssl_tasks.cluster import look
 from ssl_tasks.cluster.connect import Connection, connection
 from ssl_tasks.cluster.nodes import Demand, Node, lacks, largest, room, wants_gpu
 from ssl_tasks.cluster.worker import train_worker
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.store.runs import RUN_VARIABLE
 from ssl_tasks.training.config import PretrainConfig
@@ -37,7 +37,8 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
 
     Raises:
         RequestError: the cluster cannot hold the workers.
-        StageError: training failed, collapsed or stood still.
+        StageError: training failed or collapsed.
+        TryAgainError: it stood still, or its Ray died.
     """
     config, store = job.config, job.out.store
     cores = os.cpu_count() or 1
@@ -53,7 +54,7 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
         trainer = _trainer(job, ray_connection, demand)
         note = _note(config, use_gpu)
         store.write_json(f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": note})
-        _fit(job, trainer)
+        _fit(job, trainer, ray_connection)
     done = _read_own(job, DONE_FILE)
     if done is None:
         raise StageError("pretrain: another run took this training over while this one stood still; run again")
@@ -131,13 +132,13 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
     return ClusterTrainer(job, torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"), **settings)
 
 
-def _fit(job: Job, trainer: Any) -> None:
+def _fit(job: Job, trainer: Any, ray_connection: Connection) -> None:
     """Run `fit` on this thread, where a signal interrupts it, with a watch on progress beside it.
 
     An interruption simply passes through: what this process started in Ray ends with its connection.
     """
     failed: BaseException | None = None
-    with _watch(job):
+    with _watch(job, ray_connection):
         try:
             trainer.fit()
         except Exception as error:  # Ray wraps what a worker raised in types of several modules
@@ -146,7 +147,8 @@ def _fit(job: Job, trainer: Any) -> None:
     if failure is not None:
         raise (RequestError if failure["kind"] == "RequestError" else StageError)(failure["message"])
     if failed is not None:
-        raise StageError(f"pretrain: training failed: {_innermost(failed)}") from failed
+        kind = TryAgainError if ray_connection.dead() else StageError
+        raise kind(f"pretrain: training failed: {_innermost(failed)}") from failed
 
 
 class _GivenUp(BaseException):
@@ -154,36 +156,35 @@ class _GivenUp(BaseException):
 
 
 @contextlib.contextmanager
-def _watch(job: Job) -> Iterator[None]:
-    """End the block when a rank has failed and others wait for it, or when no step is made for `timeout_minutes`.
+def _watch(job: Job, ray_connection: Connection) -> Iterator[None]:
+    """End the block when others wait for a rank that has failed, no step is made for `timeout_minutes`, or Ray is dead.
 
     Raises:
-        StageError: no progress. On another thread than the main one nothing is watched: signals arrive there.
+        TryAgainError: no progress, or no Ray. Outside of the main thread nothing is watched: signals arrive there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    done, stalled = threading.Event(), threading.Event()
+    done = threading.Event()
+    why: list[str] = []
 
     def end_fit(_number: int, _frame: Any) -> None:
         raise _GivenUp
 
     before = signal.signal(signal.SIGUSR2, end_fit)
-    threading.Thread(target=_look, args=(job, done, stalled), daemon=True, name="progress-watch").start()
+    threading.Thread(target=_look, args=(job, ray_connection, done, why), daemon=True, name="progress-watch").start()
     try:
         yield
     except _GivenUp:
-        if stalled.is_set():
-            raise StageError(
-                f"pretrain: no progress for {job.config.timeout_minutes:g} minutes (pretrain.timeout_minutes); "
-                "`pretextflow rerun` continues from the last checkpoint"
-            ) from None
+        if why:
+            raise TryAgainError(f"pretrain: {why[0]}; `pretextflow rerun` continues from the last checkpoint") from None
     finally:
         done.set()
         signal.signal(signal.SIGUSR2, before)
 
 
-def _look(job: Job, done: threading.Event, stalled: threading.Event) -> None:
+def _look(job: Job, ray_connection: Connection, done: threading.Event, why: list[str]) -> None:
+    """What is wrong with training, beyond the failure of a rank, is put into `why`."""
     limit = 60 * job.config.timeout_minutes
     seen, since, failed_at = None, time.monotonic(), None
     while not done.wait(1.0):
@@ -194,8 +195,10 @@ def _look(job: Job, done: threading.Event, stalled: threading.Event) -> None:
             if failed_at is None and _read_own(job, FAILURE_FILE):
                 failed_at = time.monotonic()
         if limit and time.monotonic() - since > limit:
-            stalled.set()
-        if stalled.is_set() or (failed_at is not None and time.monotonic() - failed_at > FAILURE_GRACE_SECONDS):
+            why.append(f"no progress for {job.config.timeout_minutes:g} minutes (pretrain.timeout_minutes)")
+        elif dead := ray_connection.dead():
+            why.append(f"the local Ray has died ({dead})")
+        if why or (failed_at is not None and time.monotonic() - failed_at > FAILURE_GRACE_SECONDS):
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
             return
 

@@ -10,8 +10,10 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 folder=$1
 shift
 name=pf$$
+again=
 
 finish() {
+  kill -9 "$again" 2>/dev/null || true
   for host in head worker driver; do
     ip netns pids "$name-$host" 2>/dev/null | xargs -r kill -9 || true
     ip netns del "$name-$host" 2>/dev/null || true
@@ -43,10 +45,18 @@ on() {  # Ray looks for nodes among all processes that it sees: each host sees i
   # shellcheck disable=SC2016  # the inner shell's variables
   ip netns exec "$name-$host" unshare --mount --pid --fork --mount-proc --kill-child \
     sh -c 'mkdir -p /tmp/ray && mount --bind "$0" /tmp/ray && exec "$@"' "$folder/ray-$host" \
-    env HOME="$folder/home-$host" NODE_IP="$address" RAY_AUTH_TOKEN_PATH="$folder/token" RAY_HEAD_ADDRESS=10.77.0.1:6379 \
+    env -u TMPDIR HOME="$folder/home-$host" NODE_IP="$address" RAY_AUTH_TOKEN_PATH="$folder/token" RAY_HEAD_ADDRESS=10.77.0.1:6379 \
     PYTHONPATH="$root" bash "$root/infra/entrypoint.sh" "$@"
 }
 
+again() {  # as compose's `restart: unless-stopped` does: a node that the head has given up ends
+  while true; do
+    "$@" || true
+    sleep 1
+  done
+}
+
 on head 10.77.0.1 head > "$folder/head.log" 2>&1 &
-NODE_CPUS=3 on worker 10.77.0.2 worker > "$folder/worker.log" 2>&1 &
+NODE_CPUS=3 again on worker 10.77.0.2 worker > "$folder/worker.log" 2>&1 &
+again=$!
 on driver 10.77.0.3 driver "$@"

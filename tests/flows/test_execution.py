@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from flows.execution import Execution, Listener, prepare
+from flows.execution import Execution, Listener, is_unforeseen, prepare
 from flows.preflight import ray_environment, unreachable
 from flows.recipe import load_recipe
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store.runs import load_run
 
 Begin = Callable[..., Execution]
@@ -88,6 +88,13 @@ def test_a_refusal_is_final_whatever_tries_are_left(begin: Begin) -> None:
     with pytest.raises(StageError):
         execution.run_stage("pretrain", tries_left=1)
     assert saved(execution).stage("pretrain").status == "failed"
+
+
+def test_a_standstill_is_worth_another_try_and_a_refusal_is_not() -> None:
+    assert is_unforeseen(TryAgainError("no progress"))
+    assert is_unforeseen(OSError("gone"))
+    assert not is_unforeseen(StageError("NaN"))
+    assert not is_unforeseen(KeyboardInterrupt())
 
 
 def test_an_interruption_is_recorded_as_one(begin: Begin) -> None:
