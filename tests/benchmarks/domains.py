@@ -204,8 +204,8 @@ def _points(share: float) -> str:
 
 
 def _course(line: Mapping[str, Any], name: str, digits: int) -> str:
-    before = f"{line[f'{name}_before']:.{digits}f}"
-    return f"{before} to {line[f'{name}_after']:.{digits}f}" if f"{name}_after" in line else before
+    parts = [line[key] for key in (f"{name}_before", f"{name}_after") if key in line]
+    return " to ".join(f"{part:.{digits}f}" for part in parts)
 
 
 def main(work: Path, num_seeds: int = 5) -> None:
