@@ -208,7 +208,7 @@ def fit_head(task: Task) -> Prediction:
     )
     options = context.options.dense
     schedule = Schedule(options.steps, options.batch_size, sorted(options.learning_rates), options.weight_decay)
-    shape: Shape = maps.shape[1:]
+    shape: Shape = maps[task.train[:1]].shape[1:]
     target = target_of(task)
     return _trained(replace(task, context=reading), schedule, target, lambda: target.head(shape))
 
