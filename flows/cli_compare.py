@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import server as prefect_server
-from flows.console import print_line, print_table, print_whole
+from flows.console import print_line, print_whole
 from flows.interrupt import GRACE_SECONDS, exit_within
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import Out, reporting
 from flows.quiet import quiet
 from flows.summary import metric_cells
+from flows.tables import print_table
 from ssl_tasks.errors import RequestError
 
 if TYPE_CHECKING:

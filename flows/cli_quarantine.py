@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import pyarrow.parquet as pq
 import typer
 
-from flows.console import print_table, print_whole
+from flows.console import print_whole
 from flows.options import Json, StoreUri, Verbose
 from flows.output import reporting
 from flows.recipe import default_store, open_to_read
+from flows.tables import print_table
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.schema import QUARANTINE_FILE
 from ssl_tasks.store import Store

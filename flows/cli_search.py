@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from flows.cli_compare import on_interrupt
-from flows.console import RunConsole, print_line, print_table, print_whole
+from flows.console import RunConsole, print_line, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import Out, reporting
 from flows.quiet import quiet
 from flows.recipe import load_recipe, require_pretraining
+from flows.tables import print_table
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 

@@ -8,11 +8,12 @@ import typer
 from rich.text import Text
 
 from flows import server as prefect_server
-from flows.console import print_table, print_whole
+from flows.console import print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
 from flows.quiet import imports, quiet
 from flows.recipe import default_store, load_recipe
+from flows.tables import print_table
 from ssl_tasks.errors import RequestError
 
 Cron = Annotated[str, typer.Option("--cron", metavar="LINE", help="When it runs: minute hour day month weekday.")]

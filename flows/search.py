@@ -97,7 +97,8 @@ def _stage(
 def _job(planned: Planned, store: Store, parents: dict[str, Artifact], until: int | None = None) -> Job:
     out = Output(store.uri, planned.fingerprint, uuid.uuid4().hex[:12], planned.name)
     config: Any = planned.config
-    return pretrain.make_job(config, out, *(parents[name] for name in planned.stage.inputs), until=until)
+    normalized, split, augmented = (parents[name] for name in planned.stage.inputs)
+    return pretrain.make_job(config, out, normalized, split, augmented, until)
 
 
 def rung_steps(health_steps: Sequence[int], rungs: int, reduction: int) -> tuple[int, ...]:
