@@ -49,7 +49,6 @@ UNTRAINED = {
     "strategies": ["deep_coral", "mmd", "dann"],
     "tune": TRAINING,
     "scratch": TRAINING,
-    "adapt": {"dann_rates": [0.1]},
 }
 """What section `transfer` says where there is no encoder yet; without adapting it is training from scratch."""
 VAL_EVERY = 10

@@ -180,7 +180,7 @@ def test_the_loop_logs_the_sum_of_the_phases_as_the_loss():
     trainer.job = SimpleNamespace(total_steps=10)
     trainer.ranks, trainer.choice = SimpleNamespace(world=1, device=torch.device("cpu")), {"layout": "contiguous"}
     trainer.step, trainer.history, trainer.watchdog, trainer.ema = 0, {}, loop.Watchdog(), None
-    trainer.last_gradient = None
+    trainer.last_gradient, trainer.is_sharded = None, False
     trainer.method = trainer.call = method
     trainer.optimizers = {
         phase: build_optimizer(method.param_groups(phase), OptimizerConfig()) for phase in method.phases
