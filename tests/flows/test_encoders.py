@@ -46,8 +46,10 @@ def recipe(store: Store, *encoders: str, strategy: str = "concatenate") -> Recip
 
 
 def encoder(store: Store, **changes: Any) -> str:
-    info = INFO | changes
-    return commit(store, "pretrain", lambda out: out.json("encoder.json", info), 9, name=str(changes)).fingerprint
+    info, data, name = INFO | changes, [], str(changes)
+    for stage in ("ingest", "clean", "assign", "split"):
+        data = [commit(store, stage, lambda out: out.json("nothing.json", {}), 9, data, name=name)]
+    return commit(store, "pretrain", lambda out: out.json("encoder.json", info), 9, data, name=name).fingerprint
 
 
 def add_run(store: Store, status: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "dae in two parts": {**CONV, **SOME, "method": "dae", "accumulate": 2, "sync_batch_norm": False},
 }
 BY_LARS = {**CONV, **SOME, "method": BYOL, "optimizer": LARS}
-PLACE = "TEST_SHARDING_PLACE"
+ARTIFACTS = "PRETEXTFLOW_TEST_ARTIFACTS"
+"""The ranks of a session know this folder, whenever they began."""
 
 
 def deep_vit() -> VisionTransformer:
@@ -44,13 +44,9 @@ def deep_vit() -> VisionTransformer:
     return vit
 
 
-@pytest.fixture(scope="module", autouse=True)
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file that names a job to go on with; ranks inherit its path."""
-    with pytest.MonkeyPatch.context() as patch:
-        path = tmp_path_factory.mktemp("place") / "job.json"
-        patch.setenv(PLACE, str(path))
-        yield path
+def place() -> Path:
+    """A file that names a job to go on with."""
+    return Path(os.environ[ARTIFACTS]) / "sharding.json"
 
 
 def seen(trainer: Any) -> dict[str, Any]:
@@ -131,19 +127,19 @@ def stopped_in_parts() -> list[str]:
 
 
 def continued_in_parts() -> dict[str, Any]:
-    uri, fingerprint = json.loads(Path(os.environ[PLACE]).read_text())
+    uri, fingerprint = json.loads(place().read_text())
     trainer = train(make_job(**MOVED, place=(uri, fingerprint), sharding="fsdp"))
     return {**trainer.history, "resumed_at": trainer.resumed_at}
 
 
-def test_a_run_goes_on_without_sharding_and_with_it(run_ranks: Any, place: Path) -> None:
+def test_a_run_goes_on_without_sharding_and_with_it(run_ranks: Any) -> None:
     """One worker after two with parts, and two with parts after one: momentum and teacher come along."""
     expected = train(make_job(**MOVED)).history
     uri, fingerprint = run_ranks(stopped_in_parts)[0]
     alone = train(make_job(**MOVED, place=(uri, fingerprint)))
     job = make_job(**MOVED)
     train(job, stop=3)
-    place.write_text(json.dumps([job.out.uri, job.out.fingerprint]))
+    place().write_text(json.dumps([job.out.uri, job.out.fingerprint]))
     for found in [{**alone.history, "resumed_at": alone.resumed_at}, *run_ranks(continued_in_parts)]:
         assert found["resumed_at"] == 2
         for name in ("loss", "grad_norm", "lr"):
