@@ -55,11 +55,15 @@ def _pull(ready: queue.Queue[Any], job: Job, rank: int, world: int, first: int, 
 def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
     import ray.data
 
+    from ssl_tasks.cluster.idle import Rest
+
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # an INFO page per execution
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.enable_auto_log_stats = False
+    if Rest not in context.custom_execution_callback_classes:
+        context.custom_execution_callback_classes.append(Rest)
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
         cpu=job.config.feed_workers, object_store_memory=BUFFER_BYTES

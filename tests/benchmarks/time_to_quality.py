@@ -1,6 +1,6 @@
 """How soon SimCLR's features of 5,000 CIFAR-10 images are as good as those of lightly-train 0.18. Prints JSON.
 
-    python tests/benchmarks/time_to_quality.py [MINUTES] [ours|peer|peer_with_ours ...]      # 8: as long the peer trains
+    python tests/benchmarks/time_to_quality.py [MINUTES] [ours|peer|peer_with_ours ...]    # 8: so long the peer trains
 
 The peer pretrains for MINUTES with its own hyper-parameters for SimCLR in fp32, and again with ours in bf16; ours runs
 for half of that. Two short runs of a side tell how many epochs the time allows; all three are printed. Ours is

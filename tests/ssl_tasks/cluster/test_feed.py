@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ssl_tasks.cluster import idle
 from ssl_tasks.cluster.feed import _step_bytes
 from ssl_tasks.policy import Views
 
@@ -34,3 +35,14 @@ def test_a_step_ships_its_views_or_the_rows_once(
     names: tuple[str, ...], where: str, values: int, dtype: Any, itemsize: int
 ) -> None:
     assert _step_bytes(job(names, where, dtype), world=2) == 32 * values * itemsize
+
+
+@pytest.mark.parametrize(("tasks", "seconds"), [([], idle.IDLE_SECONDS), (["one"], idle.BUSY_SECONDS)])
+def test_the_scheduling_loop_rests_after_each_round(
+    monkeypatch: pytest.MonkeyPatch, tasks: list[str], seconds: float
+) -> None:
+    rested: list[float] = []
+    monkeypatch.setattr(idle.time, "sleep", rested.append)
+    operators = [SimpleNamespace(get_active_tasks=lambda some=some: some) for some in ([], tasks)]
+    idle.Rest().on_execution_step(SimpleNamespace(_topology=operators))
+    assert rested == [seconds]
