@@ -1,7 +1,8 @@
 """Ray Data's scheduling loop, at rest while there is nothing for it to do.
 
-Where the feed's buffer is full, no task runs, and Ray 2.60's loop then goes round without waiting, in a thread of the
-training process: a step on two cores took 2.6 times as long, in every run that is longer than the buffer.
+Where the feed's buffer is full, no task runs, or one that does waits to give what it has made and counts as ready.
+Ray 2.60's loop then goes round without waiting, in a thread of the training process, and takes a core from it: 378
+rows/s where runs that end before the buffer is full made 1,025 (tests/benchmarks/README.md, time to quality).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 IDLE_SECONDS = 0.02
 """Without a task: the buffer holds many batches, so that none comes late for it."""
 BUSY_SECONDS = 0.002
-"""With one that runs, or that waits to give what it has made: Ray's own wait returns at once then."""
+"""With one: Ray's own wait returns at once where it counts as ready."""
 
 
 class Rest(ExecutionCallback):  # type: ignore[misc]  # Ray is untyped

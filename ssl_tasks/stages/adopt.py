@@ -101,9 +101,8 @@ def _hand_on(reference: str, out: Output) -> Artifact:
             shutil.copyfile(ours.path(name), path)
     info = ours.json("encoder.json")
     measured = {"origin": "ours", "store": ours.uri, "method": info["method"], "num_features": info["num_features"]}
-    measured |= {
-        key: ours.measured[key] for key in ("origin", "files") if key in ours.measured
-    }  # it was adopted itself
+    of_adopted = {key: ours.measured[key] for key in ("origin", "files") if key in ours.measured}
+    measured |= of_adopted  # where it was adopted itself
     return out.artifact(rows=ours.rows, measured=measured)
 
 

@@ -20,23 +20,13 @@ from typing import Any
 
 import yaml
 from relay import Relay
+from tests_poison import DEADLY_PILLOW, POISON
 from tests_runs import COMMAND, RECIPE, Run
 
 DISK = "size=256m"
 CC = "cc"
 CLOCK_FILE = "clock-offset"
 NUM_PICTURES = 640
-POISON = b"POISON"
-DEADLY_PILLOW = f"""
-import os, PIL.Image
-opened = PIL.Image.open
-def open_(file, *more, **named):
-    if hasattr(file, "getvalue") and {POISON!r} in file.getvalue():
-        os.abort()
-    return opened(file, *more, **named)
-PIL.Image.open = open_
-"""
-"""A sitecustomize.py: a decoder with a bug, in every process that has its folder on the path."""
 
 
 @dataclass

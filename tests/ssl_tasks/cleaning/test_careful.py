@@ -8,24 +8,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from tests_poison import DEADLY_PILLOW, POISON
 
 from ssl_tasks.cleaning.careful import NOTE_FILE, Notes, crashing, notes, without
 from ssl_tasks.modalities.image import MODALITY
 from ssl_tasks.schema import PAYLOAD, ROW
 from ssl_tasks.stages.clean import CleanConfig
 from ssl_tasks.store import Output, Store
-
-POISON = b"POISON"
-DEADLY_PILLOW = f"""
-import os, PIL.Image
-opened = PIL.Image.open
-def open_(file, *more, **named):
-    if hasattr(file, "getvalue") and {POISON!r} in file.getvalue():
-        os.abort()
-    return opened(file, *more, **named)
-PIL.Image.open = open_
-"""
-"""A sitecustomize.py: a decoder with a bug, in every process that has its folder on the path."""
 
 
 @pytest.fixture
