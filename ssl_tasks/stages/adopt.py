@@ -101,8 +101,8 @@ def _hand_on(reference: str, out: Output) -> Artifact:
             shutil.copyfile(ours.path(name), path)
     info = ours.json("encoder.json")
     measured = {"origin": "ours", "store": ours.uri, "method": info["method"], "num_features": info["num_features"]}
-    of_adopted = {key: ours.measured[key] for key in ("origin", "files") if key in ours.measured}
-    measured |= of_adopted  # where it was adopted itself
+    # where it was adopted itself
+    measured |= {key: value for key, value in ours.measured.items() if key in ("origin", "files")}
     return out.artifact(rows=ours.rows, measured=measured)
 
 
