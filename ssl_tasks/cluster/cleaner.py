@@ -1,8 +1,7 @@
 """Gives back what a training held on a cluster of others when its driver was killed, and then goes itself.
 
-Ray Train's own cleaner (2.60) asks the dashboard whether the controller lives, for ever where a cluster has none, and
-means to leave by an exception in a thread of its own, which ends the thread and not the process. Each killed driver left
-one.
+Ray Train's own cleaner asks the dashboard whether the controller lives, for ever where a cluster has none, and means to
+leave by an exception in a thread of its own, which ends the thread and not the process. Each killed driver left one.
 
 These are private names of Ray 2.60, which pyproject.toml pins.
 """
@@ -23,7 +22,7 @@ LOOK_SECONDS = 1.0
 
 
 class Cleaner:
-    """A detached actor, which outlives the controller that it watches. Its methods are those that Ray's callback calls."""
+    """A detached actor, which outlives the controller that it watches. Ray's callback calls its methods."""
 
     def __init__(self, controller: str) -> None:
         self.controller = controller

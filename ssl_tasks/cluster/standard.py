@@ -13,7 +13,7 @@ from ssl_tasks.training.job import Job
 
 
 class ClusterTrainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped
-    """Ray's own, without its SIGINT handler, which is never taken down and may leave by `sys.exit(0)`, and with our cleaner.
+    """Ray's own with our cleaner, without its SIGINT handler, which is never taken down and may leave by `sys.exit(0)`.
 
     Where the number of workers is a range, `ElasticWorkers` decides on it.
     """
