@@ -9,7 +9,6 @@ These are private names of Ray 2.60, which pyproject.toml pins.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import Any
 
@@ -25,7 +24,7 @@ class Cleaner:
     """A detached actor, which outlives the controller that it watches. Ray's callback calls its methods."""
 
     def __init__(self, controller: str) -> None:
-        self.controller = controller
+        self.controller, self.itself = controller, ray.get_runtime_context().current_actor
         self.groups: list[Any] = []
         self.stopped = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="cleaner").start()
@@ -42,10 +41,10 @@ class Cleaner:
     def _watch(self) -> None:
         while not self.stopped.wait(LOOK_SECONDS):
             if self._is_dead():
-                for group in self.groups:
-                    with contextlib.suppress(Exception):  # removed with its job by now
+                with contextlib.suppress(Exception):  # a head that is away: once more
+                    for group in self.groups:
                         ray.util.remove_placement_group(group)
-                os._exit(0)
+                    ray.kill(self.itself)
 
     def _is_dead(self) -> bool:
         try:
