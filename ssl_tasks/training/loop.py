@@ -129,7 +129,7 @@ class Trainer:
                 self.trace.before_step(self.step)
             if self.step % job.plan.steps_per_epoch == 0:
                 with self.clock(COMPUTE, {COMMUNICATION: EXCHANGE}):
-                    self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
+                    self.method.before_epoch(lambda: self._embed_all(report))
             with self.clock(FEED):
                 made = next(batches)
             self.clock.beside(made.pop("feed_seconds", (0.0, 0.0)))
@@ -158,6 +158,18 @@ class Trainer:
             self.checkpoints.wait()
             if self.is_sharded:
                 self._put_together()
+
+    def _embed_all(self, report: Report) -> Tensor:
+        """All train rows' features, and a word every second: many rows take longer than a step may."""
+        positions, told = self.job.plan.positions, time.monotonic()
+
+        def tell(num_rows: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > 1.0:
+                told = time.monotonic()
+                report({"step": self.step, "note": f"embedding {num_rows:,} of {len(positions):,} rows"})
+
+        return embed_rows(self, positions, tell)
 
     def _put_together(self) -> None:
         """Rank 0's method becomes a whole one, for what comes after training; all ranks at once."""
