@@ -71,9 +71,7 @@ class _Tasks:
             lacking, now = _lacking(*self.needs), time.monotonic()
             self.lost_at = (self.lost_at or now) if lacking else None
             if self.lost_at is not None and now - self.lost_at >= LOST_SECONDS:
-                raise TryAgainError(
-                    f"{lacking}, for {LOST_SECONDS / 60:g} minutes, although it had when the fits began"
-                )
+                raise TryAgainError(f"{lacking}, for {LOST_SECONDS / 60:g} minutes; it had when the fits began")
         return _result(task)
 
     def cancel(self) -> None:
