@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ssl_tasks.artifact import FileEntry
-from ssl_tasks.cluster import look
+from ssl_tasks.cluster import look, spill
 from ssl_tasks.cluster.connect import Connection, connection
 from ssl_tasks.cluster.nodes import Demand, Node, largest, room, wants_gpu
 from ssl_tasks.cluster.watch import watch
@@ -39,6 +39,7 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     cores = os.cpu_count() or 1
     for name in (FAILURE_FILE, DONE_FILE):
         store.delete(f"{job.partial}/{name}")
+    spill.clear(job)
     store.write_json(
         f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting Ray"}
     )
@@ -56,8 +57,8 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
         raise StageError("pretrain: another run took this training over while this one stood still; run again")
     job.out.entries.update({name: FileEntry.model_validate(entry) for name, entry in done["entries"].items()})
     job.out.schemas.update(done["schemas"])
-    measured: dict[str, Any] = done["measured"]
-    return measured
+    spilled = spill.most_spilled(job)
+    return {**done["measured"], "spilled_bytes": spilled, **({"warnings": spill.warning(spilled)} if spilled else {})}
 
 
 def _of_a_local_ray(config: PretrainConfig, cores: int) -> dict[str, Any]:

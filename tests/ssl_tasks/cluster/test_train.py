@@ -85,6 +85,7 @@ def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, smal
     assert artifact.manifest.files["speed.parquet"].rendering
     bottleneck = artifact.measured["bottleneck"]
     assert sum(bottleneck["shares"].values()) == pytest.approx(1)
+    assert artifact.measured["spilled_bytes"] == 0
     assert min(bottleneck["feed_read_seconds"], bottleneck["feed_augment_seconds"]) > 0  # made in the feed's tasks
     health = artifact.table("health.parquet")
     assert health.num_rows == 2
