@@ -8,7 +8,7 @@ from unittest.mock import Mock, patch
 
 import pytest
 
-from ssl_tasks.cluster import look, train, watch
+from ssl_tasks.cluster import look, starts, train, watch
 from ssl_tasks.cluster.connect import Connection
 from ssl_tasks.cluster.nodes import Node
 from ssl_tasks.cluster.watch import Cause, Standstill
@@ -152,6 +152,24 @@ def test_what_a_training_waits_for_is_said(ray: Mock) -> None:
 def test_a_lost_gpu_node_is_not_made_up_for_by_cpus(ray: Mock) -> None:
     said = watch.ask(PretrainConfig(use_gpu=True), True).said
     assert said == "workers cannot start: pretrain.use_gpu: the Ray cluster has no GPU; set it to auto or false"
+
+
+def test_workers_that_start_again_are_told_with_the_step_they_go_on_from(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts.ray, "available_resources", lambda: {"CPU": 1.0})
+    job, path = job_of(store, num_workers=2), "partial/x/progress.json"
+    job.last_step, job.total_steps = 9, 10
+    callback = starts.TellsStarts(job, use_gpu=False)
+    callback.before_worker_group_start(None)
+    first = {"step": 0, "total_steps": 10, "note": "waiting for 3 CPU, which others use", STARTS: True}
+    assert store.read_json(path) == first
+    store.write_json(path, {"step": 7, "loss": 1.0})
+    callback.after_worker_group_shutdown(None)
+    assert store.read_json(path) == {**first, "step": 7}
+    store.write_json(path, {"step": 9, "loss": 1.0})
+    callback.after_worker_group_shutdown(None)  # at the end
+    assert store.read_json(path) == {"step": 9, "loss": 1.0}
 
 
 def test_time_limits_change_no_fingerprint() -> None:
