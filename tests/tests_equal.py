@@ -53,7 +53,10 @@ CASES = {
             "simclr", "fp32", "batch", 1e-3,
             {**CONV, "batch_size": 256, "method": {"name": "simclr", "temperature": 0.5}, "optimizer": SGD},
         ),
-        Case("byol", "fp32", "batch", 1e-3, {**CONV, "batch_size": 256, "method": BYOL, "optimizer": SGD}),
+        Case(
+            "byol", "fp32", "batch", 1e-3,
+            {**CONV, "batch_size": 256, "method": BYOL, "optimizer": {**SGD, "lr": 0.0005}},
+        ),
     )
 }  # fmt: skip
 
