@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.preflight import require_fitting_method, require_rows, require_used_policies
+from flows.preflight.networks import require_fitting_method, require_rows, require_used_policies
 from flows.recipe import BUILTIN, builtin_recipes, default_dag, load_recipe
 from ssl_tasks.artifact import Artifact
 

@@ -62,10 +62,12 @@ def test_rows_that_stand_together_are_not_copied() -> None:
     asked = np.array([1, 3, 5, 0, 2])
     rows = Held(asked, *hold([features], asked))
     together = rows[np.array([1, 3, 5])]
-    assert together.base is rows.values and not together.flags.writeable
+    assert together.base is rows.values
+    assert not together.flags.writeable
     assert np.array_equal(together, features[[1, 3, 5]])
     apart = rows[np.array([0, 1, 2])]
-    assert apart.base is None and apart.flags.writeable
+    assert apart.base is None
+    assert apart.flags.writeable
     assert np.array_equal(apart, features[[0, 1, 2]])
 
 
