@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.recipe import default_store
+from flows.stored import default_store
 from ssl_tasks.report.units import amount, change, is_share
 from ssl_tasks.report.verdict import trains_all
 from ssl_tasks.store import Store
