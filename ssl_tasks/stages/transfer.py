@@ -126,10 +126,12 @@ def _write(
 ) -> Artifact:
     """All tables, and the summary that the report is made of."""
     from ssl_tasks.transfer import results
+    from ssl_tasks.transfer.comparisons import compare
+    from ssl_tasks.transfer.summaries import summarize
 
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
-    comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
-    summary = results.summary(fits, comparisons, method, config.metric, config.task)
+    comparisons = compare(fits, method, labelled, config.bootstrap, config.seed)
+    summary = summarize(fits, comparisons, method, config.metric, config.task)
     _require(config.strategies[0], summary, failures)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
