@@ -187,9 +187,7 @@ def test_a_feed_that_gets_no_cpu_ends_the_training_and_gives_all_back(
     """Ray Data waits for ever without a word (ray#41603)."""
     monkeypatch.setattr(watch, "Standstill", HalfAnHour)
     with others_use(7):
-        with pytest.raises(
-            TryAgainError, match=r"no progress for 30 minutes .* at step 0: no CPU of the cluster is free"
-        ):
+        with pytest.raises(TryAgainError, match=r"no progress for 30 minutes .* at step 0: no CPU of the cluster"):
             pretrain(store, chain, small)
         assert free_cpus_become(1)
 
