@@ -196,6 +196,7 @@ def test_workers_wait_for_what_others_use_and_not_for_ever(
     store: Store, small: dict[str, Any], chain: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "GROUP_LOOKS", 60)  # on a busy machine they come late into the line
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "2")  # the wait in the line takes no signal
     with others_use(8):
         with pytest.raises(TryAgainError, match=r"wait for 2 CPU, which other work .* 0\.03 minutes \(pretrain\.queue"):
             pretrain(store, chain, small, timeout_minutes=0.02, queue_minutes=0.03)
