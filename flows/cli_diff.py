@@ -10,7 +10,7 @@ import typer
 from flows.console import print_line, print_whole
 from flows.options import Json, StoreUri, Verbose
 from flows.output import Out, reporting
-from flows.recipe import default_store, open_to_read
+from flows.stored import default_store, open_to_read
 from flows.summary import duration
 from flows.tables import print_table
 from ssl_tasks.errors import RequestError

@@ -14,7 +14,7 @@ import typer
 from flows.console import print_whole
 from flows.options import Json, StoreUri, Verbose
 from flows.output import reporting
-from flows.recipe import default_store, open_to_read
+from flows.stored import default_store, open_to_read
 from flows.tables import print_table
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.schema import QUARANTINE_FILE

@@ -64,7 +64,7 @@ def search(
     """Search for a method and its options by successive halving; called again, it goes on where it stopped."""
     from flows.compare import check
     from flows.compare import trials as to_trials
-    from flows.preflight import check_ray
+    from flows.ray_address import check_ray
     from flows.search import courses, rows
     from flows.spaces import draw, spaces
 
@@ -99,7 +99,7 @@ def _halve(
     console: RunConsole, wanted: list[Trial], made: list[Course], metric: str, *, reduction: int, jobs: int,
     budget: int | None,
 ) -> list[Reached]:  # fmt: skip
-    from flows.preflight import ray_environment
+    from flows.ray_address import ray_environment
     from flows.search import train_to
     from ssl_tasks.cluster.nodes import Demand
     from ssl_tasks.cluster.search import halve

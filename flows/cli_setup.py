@@ -12,7 +12,8 @@ from flows.console import print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
 from flows.quiet import imports, quiet
-from flows.recipe import default_store, load_recipe
+from flows.recipe import load_recipe
+from flows.stored import default_store
 from flows.tables import print_table
 from ssl_tasks.errors import RequestError
 

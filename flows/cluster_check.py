@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from flows.preflight import cluster_address
+from flows.ray_address import cluster_address
 from flows.recipe import Recipe
 from ssl_tasks.errors import RequestError
 from ssl_tasks.training.config import PretrainConfig

@@ -12,8 +12,9 @@ from flows.console import plan_dict, plan_table, print_whole
 from flows.options import Json, Overrides, RecipeName, StoreUri, Verbose
 from flows.output import reporting
 from flows.quiet import imports
-from flows.recipe import build_recipe, dag_of, default_store, load_recipe, open_to_read
+from flows.recipe import build_recipe, dag_of, load_recipe
 from flows.session import EMPTY, execute
+from flows.stored import default_store, open_to_read
 from ssl_tasks.errors import RequestError
 
 app = typer.Typer(

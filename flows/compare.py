@@ -25,8 +25,9 @@ import yaml
 from flows.interrupt import GRACE_SECONDS, PARENT
 from flows.plan import make_plan
 from flows.preflight import check_request
-from flows.recipe import Recipe, load_recipe, open_to_read, require_pretraining
+from flows.recipe import Recipe, load_recipe, require_pretraining
 from flows.server import python_path
+from flows.stored import open_to_read
 from ssl_tasks.config import StrictLoader
 from ssl_tasks.errors import RequestError
 from ssl_tasks.report.ranking import Outcome

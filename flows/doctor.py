@@ -15,7 +15,7 @@ from typing import Any, Literal
 from flows import bytecode
 from flows import server as prefect_server
 from flows.execution import check_writable
-from flows.preflight import ADDRESS_FILE, cluster_address, unreachable
+from flows.ray_address import ADDRESS_FILE, cluster_address, unreachable
 from ssl_tasks.errors import PretextflowError, RequestError
 from ssl_tasks.store import Store
 from ssl_tasks.training.config import PretrainConfig

@@ -16,7 +16,8 @@ from typing import Any
 
 from flows.cluster_check import check_cluster
 from flows.plan import Planned, make_plan
-from flows.preflight import CHECKS, check_ray, check_request, ray_environment
+from flows.preflight import CHECKS, check_request
+from flows.ray_address import check_ray, ray_environment
 from flows.recipe import Recipe, dag_of
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import PretextflowError, RequestError, TryAgainError

@@ -10,16 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from flows.recipe import (
-    ADOPT,
-    Recipe,
-    builtin_recipes,
-    encoder_stage,
-    lay_over,
-    open_to_read,
-    read_recipe,
-    recipe_model,
-)
+from flows.recipe import Recipe, lay_over, recipe_model
+from flows.recipe_files import builtin_recipes, read_recipe
+from flows.stored import ADOPT, encoder_stage, open_to_read
 from ssl_tasks.adoption.reference import FORMS, absolute, parse
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError

@@ -27,7 +27,8 @@ from flows.execution import Execution, is_unforeseen, prepare
 from flows.interrupt import CancelWatcher
 from flows.logged import LogListener
 from flows.plan import Planned
-from flows.recipe import ADOPT, Recipe, build_recipe
+from flows.recipe import Recipe, build_recipe
+from flows.stored import ADOPT
 from flows.summary import markdown, metric_rows
 from ssl_tasks.store.runs import new_run_id, save_run
 

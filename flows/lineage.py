@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flows.recipe import default_store, open_to_read
+from flows.stored import default_store, open_to_read
 from ssl_tasks.artifact import Manifest
 from ssl_tasks.errors import RequestError
 from ssl_tasks.schema import ROWS_FILE, SOURCE

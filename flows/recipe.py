@@ -6,29 +6,24 @@ recipe.config_of(stage)
 
 from __future__ import annotations
 
-import difflib
 import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from pydantic import Field, ValidationError, create_model
 
-from ssl_tasks.config import Config, StrictLoader, deep_merge, execution, explain, parse_override
+from flows.recipe_files import named_method, read_recipe
+from flows.stored import ADOPT, DEFAULT_STORE, STORE_VARIABLE, with_fingerprints
+from ssl_tasks.config import Config, deep_merge, execution, explain, parse_override
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
-from ssl_tasks.store import Store
 from ssl_tasks.training.config import MethodChoice
 
 if TYPE_CHECKING:
-    from ssl_tasks.store.runs import RunRecord, StageRecord
+    pass
 
-BUILTIN = Path(__file__).parent / "recipes"
-DEFAULT_STORE = "./pretextflow-store"
-STORE_VARIABLE = "PRETEXTFLOW_STORE"
-ADOPT = "adopt"
 SHARED_FIELDS = ("seed", "modality", "captions", "masks", "boxes")
 """Fields of stage configs that the recipe fills where the section does not set them."""
 
@@ -92,12 +87,6 @@ def dag_of(recipe: Mapping[str, Any] | Recipe) -> tuple[Stage, ...]:
     return TRANSFER
 
 
-def builtin_recipes() -> list[str]:
-    """Names of the recipes that come with the package: those of a folder as `gpu/simclr-imagenet`, last."""
-    found = (path.relative_to(BUILTIN).with_suffix("").as_posix() for path in BUILTIN.rglob("*.yaml"))
-    return sorted(found, key=lambda name: (name.count("/"), name))
-
-
 def load_recipe(
     name_or_path: str,
     overrides: Sequence[str] = (),
@@ -111,15 +100,6 @@ def load_recipe(
         RequestError: no such recipe, broken YAML, an unknown key or a wrong value, each by its path.
     """
     return lay_over(read_recipe(name_or_path), overrides, where=f"recipe {name_or_path}", store=store, stages=stages)
-
-
-def read_recipe(name_or_path: str) -> dict[str, Any]:
-    """The sections of a recipe file or a built-in recipe, as they stand there.
-
-    Raises:
-        RequestError: no such recipe, or broken YAML.
-    """
-    return _named_method(_read(_find(name_or_path)))
 
 
 def lay_over(
@@ -148,7 +128,7 @@ def lay_over(
 def _changes(overrides: Sequence[str], model: type[Recipe]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for text in overrides:
-        change = _named_method(parse_override(text))
+        change = named_method(parse_override(text))
         for name, value in change.items():
             info = model.model_fields.get(name)
             is_section = info is not None and isinstance(info.annotation, type) and issubclass(info.annotation, Config)
@@ -156,14 +136,6 @@ def _changes(overrides: Sequence[str], model: type[Recipe]) -> dict[str, Any]:
                 raise RequestError(f"--set {text}: {name} is a section; set its keys, as in --set {name}.key=value")
         changes = deep_merge(changes, change)
     return changes
-
-
-def _named_method(data: dict[str, Any]) -> dict[str, Any]:
-    """`data` with a method that is given by its name alone as a mapping, which options can be merged with."""
-    section = data.get("pretrain")
-    if not isinstance(section, Mapping) or not isinstance(section.get("method"), str):
-        return data
-    return {**data, "pretrain": {**section, "method": {"name": section["method"]}}}
 
 
 def _without_other_method(data: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,95 +163,6 @@ def build_recipe(data: Mapping[str, Any], *, where: str, stages: tuple[Stage, ..
         return with_fingerprints(model.model_validate(_resolve_paths(_share(data, model))))
     except ValidationError as error:
         raise explain(error, model, where) from error
-
-
-def with_fingerprints(recipe: Recipe) -> Recipe:
-    """The recipe with the encoders of runs that `transfer.encoders` names by their fingerprints, which are hashed.
-
-    Raises:
-        RequestError: there is no such run, or it has no encoder, or two names stand for one encoder.
-    """
-    transfer = getattr(recipe, "transfer", None)
-    given: tuple[str, ...] = getattr(transfer, "encoders", ())
-    found = tuple(_fingerprint(reference, recipe.store) for reference in given)
-    meant: dict[str, str] = {}
-    for name, reference in zip(given, found, strict=True):
-        other = meant.setdefault(reference.rstrip("/").rpartition("/objects/")[2], name)
-        if other != name:
-            raise RequestError(f"transfer.encoders: {other} and {name} are the same encoder; name each once")
-    if transfer is None or found == given:
-        return recipe
-    return recipe.model_copy(update={"transfer": transfer.model_copy(update={"encoders": found})})
-
-
-def _fingerprint(reference: str, store: str) -> str:
-    from ssl_tasks.store.references import FINGERPRINT
-    from ssl_tasks.store.runs import find_run
-
-    if FINGERPRINT.fullmatch(reference.rstrip("/").rpartition("/objects/")[2]):
-        return reference
-    try:
-        record = find_run(open_to_read(store), reference)
-    except RequestError as error:
-        raise RequestError(f"transfer.encoders: {error}") from error
-    made = encoder_stage(record)
-    if made is None:
-        raise RequestError(f"transfer.encoders: run {record.run_id} has trained no encoder; it is {record.state}")
-    return made.fingerprint
-
-
-def encoder_stage(record: RunRecord) -> StageRecord | None:
-    """The stage that gave a run its encoder, where it came so far."""
-    made = [stage for stage in record.stages if stage.name in ("pretrain", ADOPT) and stage.status in ("ran", "cached")]
-    return made[0] if made else None
-
-
-def default_store() -> str:
-    """The store of commands that read no recipe."""
-    return os.environ.get(STORE_VARIABLE) or DEFAULT_STORE
-
-
-def open_to_read(uri: str) -> Store:
-    """The store, for a command that only looks: one that is not there yet is empty, and is not made.
-
-    Raises:
-        RequestError: the place holds something else, or cannot be read.
-    """
-    store = Store(uri)
-    try:
-        return Store.open(uri) if store.list("") else store
-    except OSError as error:
-        raise RequestError(f"store {store.uri}: cannot be read: {error}") from error
-
-
-def _find(name_or_path: str) -> Path:
-    path = Path(name_or_path).expanduser()
-    if name_or_path in builtin_recipes() and not path.is_file():
-        return BUILTIN / f"{name_or_path}.yaml"
-    if path.suffix in (".yaml", ".yml") or len(path.parts) > 1 or path.is_file():
-        if path.is_file():
-            return path
-        kind = "is a folder" if path.is_dir() else "no such file"
-        raise RequestError(f"recipe {name_or_path}: {kind}; built-in recipes: {', '.join(builtin_recipes())}")
-    near = difflib.get_close_matches(name_or_path, builtin_recipes(), n=1)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    raise RequestError(
-        f"recipe {name_or_path}: there is no built-in recipe and no file of this name{hint} "
-        f"(built in: {', '.join(builtin_recipes())}; a file ends in .yaml)"
-    )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RequestError(f"recipe {path}, line {line}: not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, OSError) as error:  # ValueError: not UTF-8, or a date such as 2026-02-30
-        raise RequestError(f"recipe {path}: cannot be read: {error}") from error
-    if not isinstance(data, dict):
-        raise RequestError(f"recipe {path}: expected sections with keys, found {type(data).__name__}")
-    return {str(key): value for key, value in data.items()}
 
 
 def _share(data: Mapping[str, Any], model: type[Recipe]) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.recipe import default_store
+from flows.stored import default_store
+from ssl_tasks.report.judging import trains_all
 from ssl_tasks.report.units import amount, change, is_share
-from ssl_tasks.report.verdict import trains_all
 from ssl_tasks.store import Store
 from ssl_tasks.store.runs import RunRecord
 from ssl_tasks.transfer import STRATEGIES

@@ -87,8 +87,18 @@ def load_encoder(pretrained: Artifact, weights: Literal["encoder", "initial"] = 
         pool=info.pool,
         seed=info.seed,
     )
-    load_weights(backbone, pretrained.path(f"{weights}.safetensors"))
-    return Encoder(backbone, info.modality, info.stats).eval()
+    encoder = Encoder(backbone, info.modality, info.stats).eval()
+    reload(encoder, pretrained, weights)
+    return encoder
+
+
+def reload(encoder: Encoder, pretrained: Artifact, weights: Literal["encoder", "initial"]) -> None:
+    """Give the encoder of an artifact others of the weights there, as `load_encoder` calls them, where they lie.
+
+    Raises:
+        RequestError: they are not those of its backbone.
+    """
+    load_weights(encoder.backbone, pretrained.path(f"{weights}.safetensors"))
 
 
 def ready(encoder: Encoder, device: torch.device) -> Encoder:

@@ -33,3 +33,6 @@ class ClusterTrainer(TorchTrainer):  # type: ignore[misc]  # Ray is untyped
 
     def _register_sigint_handler(self, controller: Any) -> None:
         pass
+
+    def let_go(self) -> None:
+        """Nothing is left to do: the controller is an actor, which goes with its handle, and the workers with it."""

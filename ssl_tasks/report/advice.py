@@ -10,21 +10,20 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ssl_tasks.report.sections import fitted_by, majority_says
-from ssl_tasks.report.units import change, is_share, reached, written
-from ssl_tasks.report.verdict import (
+from ssl_tasks.report.judging import (
     FEW_SEEDS,
     JUDGEMENTS,
     Line,
     beats,
     few_seeds,
-    interval,
     judge,
-    labels,
     stopped_early,
     trains_all,
     unfinished,
 )
+from ssl_tasks.report.phrases import interval, labels
+from ssl_tasks.report.sections import fitted_by, majority_says
+from ssl_tasks.report.units import change, is_share, reached, written
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.kinds import oriented
 from ssl_tasks.transfer.targets import CLASSIFICATION

@@ -15,8 +15,10 @@ import pyarrow.compute as pc
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report.charts import Figure
 from ssl_tasks.report.figures import Axis, Series, line_chart, linear_axis
+from ssl_tasks.report.judging import Line
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.report.units import METRIC_TITLES, percent, written
-from ssl_tasks.report.verdict import Line, Verdict, labels
+from ssl_tasks.report.verdict import Verdict
 from ssl_tasks.schema import LABEL, LABELS, METRICS_FILE, NUMBER, PREDICTIONS_FILE
 from ssl_tasks.transfer.tables import RANDOM_INIT
 from ssl_tasks.transfer.targets import MULTI_LABEL, REGRESSION

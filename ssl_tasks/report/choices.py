@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.report.units import percent
-from ssl_tasks.report.verdict import labels
 from ssl_tasks.transfer import BASELINE, strategy
 from ssl_tasks.transfer.tables import CHOICES_FILE, FROM_SCRATCH, MAJORITY, RULES_FILE
 from ssl_tasks.transfer.targets import TASKS

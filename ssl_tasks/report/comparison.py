@@ -7,10 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ssl_tasks.report import page
+from ssl_tasks.report.judging import FEW_SEEDS, JUDGEMENTS, few_seeds, judge
 from ssl_tasks.report.ranking import FEW_RUNS, Line, Score
 from ssl_tasks.report.sections import size
 from ssl_tasks.report.units import change, is_share, spread, written
-from ssl_tasks.report.verdict import FEW_SEEDS, JUDGEMENTS, few_seeds, judge
 from ssl_tasks.transfer import strategy
 
 

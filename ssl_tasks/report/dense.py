@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.report.pictures import Pictures, data_uri
 from ssl_tasks.report.units import percent
-from ssl_tasks.report.verdict import Verdict, labels
+from ssl_tasks.report.verdict import Verdict
 from ssl_tasks.schema import MASK, PREDICTIONS_FILE, ROW
 from ssl_tasks.shards import Shards
 from ssl_tasks.transfer.segmented import IGNORED

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.report import paired
+from ssl_tasks.report.judging import FEW_GROUPS, FEW_SEEDS, few_seeds, judge
+from ssl_tasks.report.phrases import gain, labels
 from ssl_tasks.report.units import METRIC_TITLES, percent
-from ssl_tasks.report.verdict import FEW_GROUPS, FEW_SEEDS, few_seeds, gain, judge, labels
 from ssl_tasks.schema import LABEL, QUARANTINE_FILE, SAMPLE_ID, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.targets import CLASSIFICATION

@@ -7,9 +7,10 @@ from typing import Any
 
 from ssl_tasks.report import charts, page
 from ssl_tasks.report.difference import SIDES, Side
+from ssl_tasks.report.judging import JUDGEMENTS, judge
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.report.sections import size
 from ssl_tasks.report.units import METRIC_TITLES, percent, signed, spread, written
-from ssl_tasks.report.verdict import JUDGEMENTS, judge, labels
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE
 from ssl_tasks.transfer import strategy
 

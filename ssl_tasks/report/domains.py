@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ssl_tasks.report.judging import JUDGEMENTS, Line, judge
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.report.units import percent
-from ssl_tasks.report.verdict import JUDGEMENTS, Line, judge, labels
 from ssl_tasks.transfer import strategy
 
 MEASURES = {"mmd": 3, "a_distance": 2}

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.report.verdict import Line, labels
+from ssl_tasks.report.judging import Line
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.schema import LABEL, PREDICTIONS_FILE, ROW
 
 Int = NDArray[np.int64]

@@ -12,10 +12,11 @@ import pyarrow.compute as pc
 import yaml
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.report.judging import FITTED, JUDGEMENTS, judge, stopped_early, trains_all
+from ssl_tasks.report.phrases import labels
 from ssl_tasks.report.pictures import data_uri
 from ssl_tasks.report.predictions import Int
 from ssl_tasks.report.units import METRIC_TITLES, percent, spread, written
-from ssl_tasks.report.verdict import FITTED, JUDGEMENTS, judge, labels, stopped_early, trains_all
 from ssl_tasks.schema import GROUP_ID, LABEL, PREVIEW_FILE, QUARANTINE_FILE, SPLIT, SPLITS, SPLITS_FILE
 from ssl_tasks.transfer import strategy
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, PREFIXES, RAW_INPUT, TRAIN_FACTS

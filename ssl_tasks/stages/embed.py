@@ -8,8 +8,9 @@ train rows, as pretraining gives them to the encoder: what they alone are worth 
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from ssl_tasks.encoder import Encoder
     from ssl_tasks.shards import Shards
 
-WEIGHTS: dict[str, Literal["encoder", "initial"]] = {PRETRAINED_FILE: "encoder", RANDOM_INIT_FILE: "initial"}
 ROW_GROUP_ROWS = 8192
 
 
@@ -59,49 +59,57 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
     import torch
 
     from ssl_tasks.device import pick
-    from ssl_tasks.encoder import check_stats, load_encoder, ready
+    from ssl_tasks.encoder import check_stats, load_encoder, ready, reload
     from ssl_tasks.shards import Shards
 
     shards = Shards.open(normalize)
-    device = pick(config.device, "embed.device")
-    num_features = 0
-    for name, weights in WEIGHTS.items():
-        encoder = load_encoder(pretrain, weights=weights)
-        check_stats(encoder, normalize.json(STATS_FILE))
-        encoder = ready(encoder, device)
-        if weights == "initial":
-            settle(
-                encoder,
-                lambda rows: torch.from_numpy(shards.take(rows)).to(device),
-                sample(positions_of(split, TRAIN)),
-                config.batch_size,
-            )
-        num_features = _write(out, name, encoder, shards, config.batch_size)
+    encoder = load_encoder(pretrain)
+    check_stats(encoder, normalize.json(STATS_FILE))
+    encoder = ready(encoder, pick(config.device, "embed.device"))
+    num_features = _write(out, PRETRAINED_FILE, encoder, shards, config.batch_size)
+    reload(encoder, pretrain, "initial")
+    settle(
+        encoder,
+        lambda rows: torch.from_numpy(shards.take(rows)).to(next(encoder.parameters()).device),
+        sample(positions_of(split, TRAIN)),
+        config.batch_size,
+    )
+    _write(out, RANDOM_INIT_FILE, encoder, shards, config.batch_size)
     return out.artifact(rows=len(shards), measured={"num_features": num_features})
 
 
 def _write(out: Output, name: str, encoder: Encoder, shards: Shards, batch_size: int) -> int:
-    """Stream batches into row groups: memory holds one row group, however many rows there are."""
-    import torch
-
-    device = next(encoder.parameters()).device
+    """Stream batches into row groups, each written beside the network's next: memory holds two, whatever the rows."""
     rows = np.concatenate(shards.rows)
-    writer: pq.ParquetWriter | None = None
-    with out.file(name) as path:
+    with out.file(name) as path, ThreadPoolExecutor(1, "writer") as thread:
+        writer: pq.ParquetWriter | None = None
+        written: Future[None] | None = None
         for first in range(0, len(rows), ROW_GROUP_ROWS):
             group = np.arange(first, min(first + ROW_GROUP_ROWS, len(rows)))
-            parts = []
-            with torch.inference_mode():
-                for start in range(0, len(group), batch_size):
-                    payload = torch.from_numpy(shards.take(group[start : start + batch_size])).to(device)
-                    parts.append(encoder(payload).float().cpu().numpy())
-            table = _table(rows[group], np.concatenate(parts), name)
+            table = _table(rows[group], _features(encoder, shards, group, batch_size), name)
+            if written:
+                written.result()
             writer = writer or pq.ParquetWriter(path, table.schema, compression="none", use_dictionary=False)
-            writer.write_table(table)
+            written = thread.submit(writer.write_table, table)
         assert writer is not None, "a payload has at least one row"
+        assert written is not None
+        written.result()
         writer.close()
     out.schemas[name] = table.schema.to_string(show_schema_metadata=False)
     return int(table.schema.field(EMBEDDING).type.list_size)
+
+
+def _features(encoder: Encoder, shards: Shards, group: np.ndarray, batch_size: int) -> np.ndarray:
+    """(R, num_features) float32 of the rows at the positions of a group (R,)."""
+    import torch
+
+    device = next(encoder.parameters()).device
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(group), batch_size):
+            payload = torch.from_numpy(shards.take(group[start : start + batch_size])).to(device)
+            parts.append(encoder(payload).float().cpu().numpy())
+    return np.concatenate(parts)
 
 
 def _table(rows: np.ndarray, features: np.ndarray, name: str) -> pa.Table:

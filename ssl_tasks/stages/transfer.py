@@ -9,27 +9,20 @@ domains and the test rows of another, for each target in turn, and the gap betwe
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from ssl_tasks import transfer as strategies_there_are
-from ssl_tasks.adoption.reference import ROLE as ADOPTED
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError, StageError
 from ssl_tasks.schema import (
     COMPARISONS_FILE,
     METRICS_FILE,
     PREDICTIONS_FILE,
-    PRETRAINED_FILE,
-    RANDOM_INIT_FILE,
-    STATS_FILE,
     TRANSFER,
 )
 from ssl_tasks.stages.base import Stage
@@ -43,20 +36,17 @@ from ssl_tasks.transfer.tables import (
     FAILURES,
     FAILURES_FILE,
     PREDICTIONS,
-    RANDOM_INIT,
-    RAW_INPUT,
     RULES_FILE,
 )
-from ssl_tasks.transfer.targets import CLASSIFICATION, DENSE
+from ssl_tasks.transfer.targets import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
 
-    from ssl_tasks.transfer.base import Context
+    from ssl_tasks.transfer.assembly import Assembly
     from ssl_tasks.transfer.data import Labelled
     from ssl_tasks.transfer.evaluate import Plan
     from ssl_tasks.transfer.fits import Failure, Fit
-    from ssl_tasks.transfer.rows import Rows
     from ssl_tasks.transfer.runners import Runner
 
 
@@ -81,58 +71,41 @@ def run(
     if not config.strategies:
         return _write_nothing(out)
 
-    from ssl_tasks.device import pick
-    from ssl_tasks.transfer import checks, data, domains, evaluate, further, joint, raw, results, shifted
-    from ssl_tasks.transfer.context import make_context
+    from ssl_tasks.transfer import results
+    from ssl_tasks.transfer.assembly import EncoderArtifacts, assemble
 
-    whole = not config.domains.given
-    labelled = data.load(split, config.labels_per_class, config.task, normalize, whole=whole)
-    if config.domains.given:
-        domains.check(labelled.splits, config.domains, config.labels_per_class)
-    info = pretrain.json("encoder.json")
-    method = info["method"]
-    encoders: dict[str, Callable[[], Rows]] = {
-        method: lambda: data.embeddings(embed, PRETRAINED_FILE, labelled.splits),
-        RANDOM_INIT: lambda: data.embeddings(embed, RANDOM_INIT_FILE, labelled.splits),
-    }
-    if config.raw_input:
-        encoders[RAW_INPUT] = lambda: raw.RawInput(normalize, info["modality"], normalize.json(STATS_FILE))
-    stop, device = threading.Event(), _device(config)
-    others = further.read(config.encoders, out.uri)
-    adopted = pretrain.manifest.parents.get(ADOPTED, "")
-    further.check(others, normalize.json(STATS_FILE), {pretrain.fingerprint, adopted})
-    out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(others, start=1)})
-    context = make_context(config, normalize, pretrain, labelled.train, labelled.classes, device, stop, others, augment)
-    if checks.needed(config.strategies):
-        checks.check(config.strategies, context.blueprint())
-    if strategies_there_are.any_joint(config.strategies):
-        context = replace(context, targets=joint.load(split, labelled))
-        joint.check(context.targets, labelled)
-
-    here = pick("auto", "transfer.device") if _on_ray(config) else device
-    if config.task in DENSE:
-        local = make_context(config, normalize, pretrain, labelled.train, labelled.classes, here, stop, (), augment)
-        encoders = _map_makers(local, labelled, [method, RANDOM_INIT, *([RAW_INPUT] if config.raw_input else [])])
-
-    @functools.lru_cache(maxsize=2 if config.domains.given else 1)  # of one method at a time, but for several targets
-    def features(method: str) -> list[Rows]:
-        weights: further.Weights = "initial" if method == RANDOM_INIT else "encoder"
-        return [further.embed(one, weights, normalize, labelled.train, here) for one in others]
-
-    measured: dict[str, Any] = {"encoders": [method, *(one.name for one in others)]} if others else {}
+    stop = threading.Event()
+    device = _device(config)
+    encoder = EncoderArtifacts(normalize, split, pretrain, embed, augment)
+    made = assemble(config, encoder, out.uri, device, _here(config, device), stop)
+    out.read.update({f"encoder {place}": one.artifact.fingerprint for place, one in enumerate(made.others, start=1)})
+    measured: dict[str, Any] = {}
+    if made.others:
+        measured["encoders"] = [made.method, *(one.name for one in made.others)]
     with _runner(config, stop) as runner:
-        if config.domains.given:
-            targets = domains.shifts(labelled, config.domains)
-            found = shifted.evaluate_shifts(_plan(config), labelled, targets, encoders, context, runner, features)
-            labelled, fits, failures = found.data, found.fits, found.failures
-            num_fits = sum(len(of_target) for _, of_target in found.of_targets)
-            out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
-            measured["domains"] = shifted.summary(found.of_targets, method, config.metric)
-        else:
-            fits, failures = evaluate.evaluate(_plan(config), labelled, encoders, context, runner, features)
-            num_fits = len(fits)
+        labelled, fits, failures, num_fits = _evaluated(config, made, out, runner, measured)
     measured["warnings"] = results.warnings(num_fits, failures)
-    return _write(config, out, labelled, method, fits, failures, measured)
+    return _write(config, out, labelled, made.method, fits, failures, measured)
+
+
+def _evaluated(
+    config: TransferConfig, made: Assembly, out: Output, runner: Runner, measured: dict[str, Any]
+) -> tuple[Labelled, list[Fit], list[Failure], int]:
+    """The rows that fits speak of, the fits, those that failed, and how many were made.
+
+    What there is to say of domains goes to `out` and `measured`.
+    """
+    from ssl_tasks.transfer import domains, evaluate, shifted
+
+    plan = _plan(config)
+    if not config.domains.given:
+        fits, failures = evaluate.evaluate(plan, made.labelled, made.encoders, made.context, runner, made.further)
+        return made.labelled, fits, failures, len(fits)
+    targets = domains.shifts(made.labelled, config.domains)
+    found = shifted.evaluate_shifts(plan, made.labelled, targets, made.encoders, made.context, runner, made.further)
+    out.table(DOMAINS_FILE, shifted.table(found.of_targets, config.metric))
+    measured["domains"] = shifted.summary(found.of_targets, made.method, config.metric)
+    return found.data, found.fits, found.failures, sum(len(of_target) for _, of_target in found.of_targets)
 
 
 def _write_nothing(out: Output) -> Artifact:
@@ -153,10 +126,12 @@ def _write(
 ) -> Artifact:
     """All tables, and the summary that the report is made of."""
     from ssl_tasks.transfer import results
+    from ssl_tasks.transfer.comparisons import compare
+    from ssl_tasks.transfer.summaries import summarize
 
     metrics, choices = results.metrics_table(fits), results.choices_table(fits)
-    comparisons = results.compare(fits, method, labelled, config.bootstrap, config.seed)
-    summary = results.summary(fits, comparisons, method, config.metric, config.task)
+    comparisons = compare(fits, method, labelled, config.bootstrap, config.seed)
+    summary = summarize(fits, comparisons, method, config.metric, config.task)
     _require(config.strategies[0], summary, failures)
     out.table(METRICS_FILE, metrics)
     out.table(COMPARISONS_FILE, comparisons)
@@ -184,20 +159,6 @@ def _write(
             **measured,
         },
     )
-
-
-def _map_makers(context: Context, labelled: Labelled, methods: Sequence[str]) -> dict[str, Callable[[], Any]]:
-    """Makers of the feature maps of the labelled rows, by name of the encoder."""
-    from ssl_tasks.transfer import feature_maps
-
-    known = labelled.splits["label"].is_valid().to_numpy()
-    rows, train = np.flatnonzero(known), labelled.train[known[labelled.train]]
-
-    def maker(method: str) -> Callable[[], Any]:
-        network = None if method == RAW_INPUT else method
-        return lambda: feature_maps.maps(context, network, rows, train, len(known))
-
-    return {method: maker(method) for method in methods}
 
 
 def _plan(config: TransferConfig) -> Plan:
@@ -240,6 +201,13 @@ def _device(config: TransferConfig) -> torch.device:
             "transfer.gpus_per_fit, such as to 0.25"
         )
     return torch.device(config.device)
+
+
+def _here(config: TransferConfig, device: torch.device) -> torch.device:
+    """What this process itself computes on."""
+    from ssl_tasks.device import pick
+
+    return pick("auto", "transfer.device") if _on_ray(config) else device
 
 
 def _require(first: str, summary: Sequence[Mapping[str, Any]], failures: Sequence[Failure]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ssl_tasks.artifact import Artifact
@@ -49,14 +49,12 @@ def make_context(
     """
     import torch
 
-    from ssl_tasks.backbones import build_backbone
     from ssl_tasks.modalities import modality
     from ssl_tasks.shards import Shards
 
     info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
     shards, kind, policy = Shards.open(normalize), modality(info["modality"]), policy_of(pretrain, augment)
-    building = threading.Lock()  # initialization borrows torch's global generator
-    sides = {"augment.size": policy.size} if policy.size else {}
+    builder = _Builder(info, policy)
 
     def payload(positions: IntArray) -> Tensor:
         if stop and stop.is_set():
@@ -66,48 +64,76 @@ def make_context(
     def to_input(batch: Tensor) -> Tensor:
         return kind.to_input(batch, stats)
 
-    like: dict[str, Any] = {
-        "modality": info["modality"],
-        "input_shape": tuple(info["input_shape"]),
-        "view_sides": sides,
-    }
-
-    def build(seed: int) -> nn.Module:
-        with building:
-            pool = info.get("pool", "network")
-            return build_backbone(info["backbone"], stem=info["stem"], pool=pool, seed=seed, **like)
-
-    def built(one: Further) -> nn.Module:
-        with building:
-            return one.build(sides)
-
-    def student(seed: int) -> nn.Module:
-        with building:
-            return build_student(options, seed=seed, **like)
-
     def settled(network: nn.Module) -> None:
         settle(network.to(device), lambda rows: to_input(payload(rows)), sample(train), NORM_BATCH)
 
     def both(of: Artifact, like: Callable[[], nn.Module]) -> dict[str, Callable[[], nn.Module]]:
-        trained, untrained = (_network(of, weights, settled) for weights in WEIGHTS)
-        return {info["method"]: _copies(trained, like, building), RANDOM_INIT: _copies(untrained, like, building)}
+        trained, untrained = (builder.copies(_network(of, weights, settled), like) for weights in WEIGHTS)
+        return {info["method"]: trained, RANDOM_INIT: untrained}
 
     return Context(
         payload=payload,
         augment=lambda batch, keys: kind.augment(batch, policy, keys),
         to_input=to_input,
-        build=build,
-        networks=both(pretrain, lambda: build(0)),
+        build=builder.like_encoder,
+        networks=both(pretrain, lambda: builder.like_encoder(0)),
         train=train,
         options=options,
-        student=student if options.distill.student else None,
+        student=functools.partial(builder.student, options) if options.distill.student else None,
         classes=classes,
         inputs=stats.get("columns", ()),
         remake=functools.partial(
             make_context, options, normalize, pretrain, train, classes, device, None, further, augment
         ),
-        further={one.name: both(one.artifact, functools.partial(built, one)) for one in further},
+        further={one.name: both(one.artifact, functools.partial(builder.further, one)) for one in further},
     )
+
+
+class _Builder:
+    """Networks for the encoder's inputs, one at a time: initialization borrows torch's global generator."""
+
+    def __init__(self, info: Mapping[str, Any], policy: ResolvedPolicy) -> None:
+        """Args: info: of the encoder, as its artifact says it."""
+        self.building = threading.Lock()
+        self.sides = {"augment.size": policy.size} if policy.size else {}
+        self.encoder: dict[str, Any] = {
+            "name": info["backbone"],
+            "stem": info["stem"],
+            "pool": info.get("pool", "network"),
+        }
+        shape = tuple(info["input_shape"])
+        self.inputs: dict[str, Any] = {"modality": info["modality"], "input_shape": shape, "view_sides": self.sides}
+
+    def like_encoder(self, seed: int) -> nn.Module:
+        """The encoder's architecture."""
+        from ssl_tasks.backbones import build_backbone
+
+        with self.building:
+            return build_backbone(**self.encoder, seed=seed, **self.inputs)
+
+    def student(self, options: Options, seed: int) -> nn.Module:
+        """The network that `transfer.distill` names."""
+        with self.building:
+            return build_student(options, seed=seed, **self.inputs)
+
+    def further(self, one: Further) -> nn.Module:
+        """The architecture of a further encoder."""
+        with self.building:
+            return one.build(self.sides)
+
+    def copies(self, source: Callable[[], nn.Module], build: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+        """Makes new networks with the weights of `source`, which is read once, when the first is asked for."""
+        loaded: dict[str, Tensor] = {}
+
+        def network() -> nn.Module:
+            made = build()
+            with self.building:
+                if not loaded:
+                    loaded.update(source().state_dict())
+            made.load_state_dict(loaded)
+            return made
+
+        return network
 
 
 def _network(of: Artifact, weights: Weights, settled: Callable[[nn.Module], None]) -> Callable[[], nn.Module]:
@@ -122,23 +148,6 @@ def _network(of: Artifact, weights: Weights, settled: Callable[[nn.Module], None
         return network.cpu()
 
     return read
-
-
-def _copies(
-    source: Callable[[], nn.Module], build: Callable[[], nn.Module], building: threading.Lock
-) -> Callable[[], nn.Module]:
-    """Makes new networks with the weights of `source`, which is read once, when the first is asked for."""
-    loaded: dict[str, Tensor] = {}
-
-    def network() -> nn.Module:
-        made = build()
-        with building:
-            if not loaded:
-                loaded.update(source().state_dict())
-        made.load_state_dict(loaded)
-        return made
-
-    return network
 
 
 def policy_of(pretrain: Artifact, augment: Artifact | None = None) -> ResolvedPolicy:

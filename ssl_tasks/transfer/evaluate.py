@@ -76,7 +76,8 @@ def evaluate(
     budgets = {(budget, seed): draw(data.splits, budget, seed) for budget in plan.budgets for seed in plan.seeds}
     everything: list[Fit | Failure] = []
     positions = runner.share(np.arange(data.splits.num_rows))
-    asked = np.unique(np.concatenate([*budgets.values(), data.val, data.test, data.source_test]))
+    drawn = np.unique(np.concatenate([*budgets.values()]))  # first, so that a fit on all of them needs no copy
+    asked = np.concatenate([drawn, np.setdiff1d(np.concatenate([data.val, data.test, data.source_test]), drawn)])
     runs = _Runs(runner, plan, data, budgets, runner.share(data), positions, asked)
     for method, load in encoders.items():
         reused = replace(context, method=method) if context else None
@@ -125,7 +126,7 @@ class _Runs:
     positions: Any
     """(N,) of all rows, likewise."""
     asked: IntArray
-    """Of the rows that any fit trains on, chooses by or scores, ascending."""
+    """Of the rows that any fit trains on, then of those that it chooses by or scores; ascending in both parts."""
 
     def on_encoder(
         self,

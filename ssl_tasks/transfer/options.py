@@ -87,7 +87,10 @@ class DenseConfig(Config):
 
 
 class SoupConfig(Config):
-    """What model soups are made of: networks that are fine-tuned from each encoder as section `tune` says."""
+    """What model soups are made of: networks that are fine-tuned from each encoder as section `tune` says.
+
+    `best_tuned`, `greedy_soup` and `uniform_soup` each train theirs anew: all three take three times as long as one.
+    """
 
     orders: int = Field(1, ge=1)
     """Fits of each learning rate of `tune`: batches in another order, and other views."""

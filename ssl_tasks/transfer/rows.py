@@ -57,7 +57,7 @@ class Parts:
     def __getitem__(self, positions: IntArray) -> FloatArray:
         """See `Rows`; reads all parts."""
         held, place = np.unique(positions, return_inverse=True)
-        return _hold(self, held)[place]
+        return _hold(self, held, np.arange(len(held)))[place]
 
 
 @dataclass(frozen=True)
@@ -136,33 +136,45 @@ class Held:
     """Some rows of (N, D), read by their positions in it."""
 
     positions: IntArray
-    """(P,) ascending."""
+    """(P,), each once."""
     values: FloatArray
     """(P, D)."""
 
     def __getitem__(self, positions: IntArray) -> FloatArray:
-        """See `Rows`.
+        """See `Rows`. Rows that stand here one after the other are a view that cannot be written to, not a copy.
 
         Raises:
             KeyError: one of them is not held.
         """
-        places = np.searchsorted(self.positions, positions).clip(0, len(self.positions) - 1)
-        if not np.array_equal(self.positions[places], positions):
-            raise KeyError("a fit asks for rows that are not among those that were read for it")
+        places = self._places(positions)
+        if len(places) and np.array_equal(places, np.arange(places[0], places[0] + len(places))):
+            view: FloatArray = self.values[places[0] : places[0] + len(places)]
+            view.flags.writeable = False
+            return view
         found: FloatArray = self.values[places]
         return found
 
+    def _places(self, positions: IntArray) -> IntArray:
+        order = np.argsort(self.positions)
+        ranks = np.searchsorted(self.positions, positions, sorter=order).clip(0, len(order) - 1)
+        places: IntArray = order[ranks]
+        if not np.array_equal(self.positions[places], positions):
+            raise KeyError("a fit asks for rows that are not among those that were read for it")
+        return places
+
 
 def hold(features: Sequence[Any], positions: IntArray) -> list[FloatArray]:
-    """By each encoder (P, D), at ascending positions."""
-    return [_hold(one, positions) for one in features]
+    """By each encoder (P, D), at positions (P,), each of which is asked for once."""
+    order = np.argsort(positions)
+    return [_hold(one, positions[order], order) for one in features]
 
 
-def _hold(features: Any, positions: IntArray) -> FloatArray:
+def _hold(features: Any, ascending: IntArray, places: IntArray) -> FloatArray:
+    """Rows at ascending positions, each at its place of what is returned."""
     found, first = np.empty((0, 0)), 0
-    for part, wanted in among(features, positions):
+    for part, wanted in among(features, ascending):
         if not found.size:  # filled as the parts come: beside a list of them it would be there twice
-            found = np.empty((len(positions), part.shape[1]))
-        found[first : first + len(wanted)] = part[wanted]
+            found = np.empty((len(ascending), part.shape[1]))
+        found[places[first : first + len(wanted)]] = part[wanted]
         first += len(wanted)
     return found

@@ -38,6 +38,8 @@ from ssl_tasks.transfer import BASELINE, bootstrap, data, domains, shifted, stra
 from ssl_tasks.transfer.budgets import Budget
 from ssl_tasks.transfer.context import make_context
 from ssl_tasks.transfer.evaluate import Plan
+from ssl_tasks.transfer.fits import Fit
+from ssl_tasks.transfer.options import AdaptConfig
 from ssl_tasks.transfer.runners import threads
 from ssl_tasks.transfer.tables import RANDOM_INIT
 
@@ -52,6 +54,8 @@ UNTRAINED = {
 }
 """What section `transfer` says where there is no encoder yet; without adapting it is training from scratch."""
 VAL_EVERY = 10
+WITHOUT = "dann, weight 0"
+"""`dann` whose critic moves nothing: what is left is its optimizer, and batch statistics by domain."""
 
 
 def layout(work: Path) -> Path:
@@ -87,15 +91,16 @@ def adapt(made: Mapping[str, Artifact], path: Path, num_seeds: int) -> dict[str,
     adapting = [name for name in config.strategies if strategy(name).adapts]
     pairs = [(name, strategy(name).counterpart or "") for name in adapting]
     found = evaluated(made, config, METHOD, PRETRAINED_FILE, num_seeds)
-    return told(found, METHOD, config, config.strategies, [*pairs, ("lp_ft", "fine_tune")])
+    pairs += [("lp_ft", "fine_tune"), (WITHOUT, "fine_tune"), ("dann", WITHOUT)]
+    return told(found, METHOD, config, [*config.strategies, WITHOUT], pairs)
 
 
 def adapt_untrained(made: Mapping[str, Artifact], path: Path, num_seeds: int) -> dict[str, list[dict[str, Any]]]:
     """The same of `UNTRAINED`."""
     config = TransferConfig.model_validate(section(path) | UNTRAINED)
     found = evaluated(made, config, RANDOM_INIT, RANDOM_INIT_FILE, num_seeds, augment=False)
-    pairs = [(name, BASELINE) for name in config.strategies]
-    return told(found, RANDOM_INIT, config, [BASELINE, *config.strategies], pairs)
+    pairs = [*((name, BASELINE) for name in (*config.strategies, WITHOUT)), ("dann", WITHOUT)]
+    return told(found, RANDOM_INIT, config, [BASELINE, *config.strategies, WITHOUT], pairs)
 
 
 def section(path: Path) -> dict[str, Any]:
@@ -113,7 +118,7 @@ def evaluated(
     *,
     augment: bool = True,
 ) -> shifted.Shifted:
-    """All fits on one network, and the baselines."""
+    """All fits on one network, the baselines, and `dann` once more as `WITHOUT`."""
     labelled = data.load(made["split"])
     context = make_context(
         config, made["normalize"], made["pretrain"], labelled.train, labelled.classes, torch.device("cpu")
@@ -121,12 +126,22 @@ def evaluated(
     if not augment:
         context = replace(context, augment=lambda batch, keys: batch)
     plan = Plan(config.strategies, [Budget()], range(num_seeds), "accuracy", slow_rows=config.slow_rows)
+    unmoved = replace(context, options=config.model_copy(update={"adapt": AdaptConfig(dann=0.0)}))
     encoders = {method: lambda: data.embeddings(made["embed"], file, labelled.splits)}
     targets = domains.shifts(labelled, config.domains)
     with threads(workers=0) as runner:
         found = shifted.evaluate_shifts(plan, labelled, targets, encoders, context, runner)
-    assert not found.failures, found.failures
-    return found
+        again = shifted.evaluate_shifts(
+            replace(plan, strategies=["dann"]), labelled, targets, encoders, unmoved, runner
+        )
+    assert not found.failures + again.failures, found.failures + again.failures
+    ((target, fits),), ((_, others),) = found.of_targets, again.of_targets
+    of_targets = [(target, [*fits, *_renamed(others)])]
+    return replace(found, fits=[*found.fits, *_renamed(again.fits)], of_targets=of_targets)
+
+
+def _renamed(fits: Sequence[Fit]) -> list[Fit]:
+    return [replace(fit, strategy=WITHOUT) for fit in fits if fit.strategy == "dann"]
 
 
 def told(
@@ -177,10 +192,9 @@ HEAD = ("strategy", "USPS", "over seeds", "MNIST", "MMD", "A-distance", "against
 
 def markdown(lines: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> str:
     """A row for each strategy; accuracies in percent."""
-    found = {row["strategy"]: row for row in against}
     rows = [HEAD, ("---",) * len(HEAD)]
     for line in lines:
-        row = found.get(line["strategy"])
+        compared = [row for row in against if row["strategy"] == line["strategy"]]
         rows.append(
             (
                 line["strategy"],
@@ -189,10 +203,11 @@ def markdown(lines: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, 
                 f"{100 * line['source']:.1f}",
                 _course(line, "mmd", 3),
                 _course(line, "a_distance", 2),
-                row["against"] if row else "",
-                f"{_points(row['difference'])} ({_points(row['low'])} to {_points(row['high'])}), {row['p']:.3f}"
-                if row
-                else "",
+                "; ".join(row["against"] for row in compared),
+                "; ".join(
+                    f"{_points(row['difference'])} ({_points(row['low'])} to {_points(row['high'])}), {row['p']:.3f}"
+                    for row in compared
+                ),
             )
         )
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -22,7 +22,7 @@ import torch
 from pretraining import CACHE, CONTESTS, POLICY, files
 from pretraining_ours import chain
 
-from ssl_tasks.encoder import load_encoder, ready
+from ssl_tasks.encoder import load_encoder, ready, reload
 from ssl_tasks.norms import NORM_ROWS, settle
 from ssl_tasks.shards import Shards
 from ssl_tasks.stages import embed
@@ -43,8 +43,9 @@ def alone(made: dict[str, Any]) -> float:
     shards, batch_size = Shards.open(made["normalize"]), embed.EmbedConfig().batch_size
     payload = torch.from_numpy(shards.take(np.arange(batch_size)))
     num_batches, seconds = len(shards) // batch_size, 0.0
-    for weights in embed.WEIGHTS.values():
-        encoder = ready(load_encoder(made["pretrain"], weights=weights), torch.device("cpu"))
+    encoder = ready(load_encoder(made["pretrain"]), torch.device("cpu"))
+    for weights in ("encoder", "initial"):
+        reload(encoder, made["pretrain"], weights)
         began = time.perf_counter()
         if weights == "initial":
             settle(encoder, lambda _: payload, np.arange(NORM_ROWS), batch_size)

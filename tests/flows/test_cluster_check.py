@@ -27,7 +27,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> list[Node]:
     """The nodes that answer at 10.0.0.1:6379."""
     nodes = [GOOD]
     monkeypatch.setattr(look, "ask", lambda address, store="", **_more: list(nodes))
-    monkeypatch.setattr("flows.preflight.require_answer", lambda address: None)
+    monkeypatch.setattr("flows.ray_address.require_answer", lambda address: None)
     return nodes
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from flows.preflight import CHECKS, require_domain_rows, require_domains
+from flows.preflight import CHECKS
+from flows.preflight.labels import require_domain_rows, require_domains
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.transfer import TransferConfig
 

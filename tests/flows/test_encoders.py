@@ -12,7 +12,8 @@ from tests_adopted import picture, pretrained
 from tests_planted import commit
 
 from flows.plan import make_plan
-from flows.preflight import CHECKS, check_request, require_strategies_of_encoder
+from flows.preflight import CHECKS, check_request
+from flows.preflight.networks import require_strategies_of_encoder
 from flows.recipe import Recipe, load_recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.encoder import EncoderInfo

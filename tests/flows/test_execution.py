@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flows.execution import Execution, Listener, is_unforeseen, prepare
-from flows.preflight import ray_environment, unreachable
+from flows.ray_address import ray_environment, unreachable
 from flows.recipe import load_recipe
 from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store.runs import load_run

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.preflight import require_fitting_method, require_rows, require_used_policies
-from flows.recipe import BUILTIN, builtin_recipes, default_dag, load_recipe
+from flows.preflight.networks import require_fitting_method, require_rows, require_used_policies
+from flows.recipe import default_dag, load_recipe
+from flows.recipe_files import BUILTIN, builtin_recipes
 from ssl_tasks.artifact import Artifact
 
 NAMES = [name for name in builtin_recipes() if name.startswith("gpu/")]

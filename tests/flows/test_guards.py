@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.commands import app
-from flows.preflight import require_fitting_method, require_rows
+from flows.preflight.networks import require_fitting_method, require_rows
 from flows.recipe import Recipe, load_recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError

@@ -8,7 +8,8 @@ from types import ModuleType
 
 import pytest
 
-from flows.recipe import build_recipe, builtin_recipes, load_recipe
+from flows.recipe import build_recipe, load_recipe
+from flows.recipe_files import builtin_recipes
 from ssl_tasks.errors import RequestError
 
 

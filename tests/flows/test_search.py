@@ -18,9 +18,10 @@ from flows.commands import app
 from flows.compare import Trial, trials
 from flows.execution import Listener
 from flows.plan import make_plan
-from flows.recipe import build_recipe, load_recipe, open_to_read
+from flows.recipe import build_recipe, load_recipe
 from flows.search import courses, rows, rung_steps, train_to, winner_yaml
 from flows.spaces import Draw, draw, spaces
+from flows.stored import open_to_read
 from ssl_tasks.cluster.search import Reached
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.preflight import require_labels, require_test_labels
+from flows.preflight.labels import require_labels, require_test_labels
 from ssl_tasks.errors import RequestError
 
 

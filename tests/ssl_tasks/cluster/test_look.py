@@ -72,6 +72,33 @@ def test_all_nodes_answer_and_leave_no_probe(address: str, store: Store) -> None
     assert [each.level for each in judge(nodes, PretrainConfig(), versions())] == ["ok"] * 5
 
 
+SPILLS = """
+import sys, time
+import numpy as np
+from ssl_tasks.cluster.connect import connection
+from ssl_tasks.cluster.spill import spilled_here
+
+with connection(sys.argv[1]):
+    import ray
+
+    before = spilled_here()
+    held = [ray.put(np.ones(40 << 20, np.uint8)) for _ in range(4)]
+    deadline = time.monotonic() + 20
+    while spilled_here() == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print(before, spilled_here())
+"""
+
+
+def test_objects_that_go_to_the_disk_are_seen(address: str) -> None:
+    """160 MB in a node's store of 100 MB."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run([sys.executable, "-c", SPILLS, address], env=env, capture_output=True, text=True, timeout=120)
+    before, after = map(int, done.stdout.split())
+    assert before == 0
+    assert 40 << 20 <= after <= 170 << 20
+
+
 def test_a_run_is_refused_before_its_first_stage(address: str, store: Store) -> None:
     check_cluster(recipe(store, address))
     check_cluster(recipe(store, address, resources_per_worker="{special: 1}"))

@@ -79,7 +79,7 @@ def test_the_encoder_with_signal_is_better(both: tuple[Side, Side]) -> None:
 
 
 def test_few_seeds_tell_no_runs_apart(both: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_tasks.report.verdict.FEW_SEEDS", 6)
+    monkeypatch.setattr("ssl_tasks.report.judging.FEW_SEEDS", 6)
     found = difference.transfer(*both)
     assert found["headline"].startswith("Too few seeds in common (5; at least ")
     assert difference_page.outcome(found) == ""

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from ssl_tasks.report.comparison import headline, table
+from ssl_tasks.report.judging import judge
 from ssl_tasks.report.ranking import Outcome, rank
 from ssl_tasks.report.units import METRIC_TITLES, amount, apart, change, reached, spread, written
-from ssl_tasks.report.verdict import decide, judge
+from ssl_tasks.report.verdict import decide
 from ssl_tasks.transfer import kinds
 
 MINUS = "\N{MINUS SIGN}"

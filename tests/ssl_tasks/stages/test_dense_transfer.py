@@ -15,7 +15,8 @@ from PIL import Image
 from tests_dense import dense_folder
 from tests_dense_chain import dense_made
 
-from flows.preflight import check_request, require_labels, require_stored_targets, require_usable_labels
+from flows.preflight import check_request
+from flows.preflight.labels import require_labels, require_stored_targets, require_usable_labels
 from flows.recipe import build_recipe
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import RequestError

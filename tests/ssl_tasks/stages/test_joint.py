@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests_encoders import ROWS, Made, informative, ingested, line, split, transfer
 
-from flows.preflight import require_targets
+from flows.preflight.labels import require_targets
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 from ssl_tasks.transfer import joint

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from tests_planted import planted, split_table
 
-from flows.preflight import require_domain_rows, require_usable_labels
+from flows.preflight.labels import require_domain_rows, require_usable_labels
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError

@@ -11,9 +11,11 @@ import pytest
 
 from ssl_tasks.transfer import results
 from ssl_tasks.transfer.bootstrap import holm
+from ssl_tasks.transfer.comparisons import compare
 from ssl_tasks.transfer.data import Labelled
 from ssl_tasks.transfer.fits import Failure, Fit
 from ssl_tasks.transfer.metrics import weighted
+from ssl_tasks.transfer.summaries import summarize
 from ssl_tasks.transfer.tables import FROM_SCRATCH, MAJORITY, RANDOM_INIT, RAW_INPUT
 
 ROWS, CLASSES = 60, ["cat", "dog"]
@@ -37,8 +39,8 @@ def rows(task: str = "classification", labels: Any = TRUE) -> Labelled:
 
 def told(fits: list[Fit]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Summary, and comparisons by accuracy."""
-    table = results.compare(fits, "simclr", rows(), 200, 0)
-    lines = results.summary(fits, table, "simclr", "accuracy")
+    table = compare(fits, "simclr", rows(), 200, 0)
+    lines = summarize(fits, table, "simclr", "accuracy")
     return lines, [row for row in table.to_pylist() if row["metric"] == "accuracy"]
 
 
@@ -102,7 +104,7 @@ def test_masks_of_test_rows_are_not_read_to_compare_fits() -> None:
         Fit("segmentation", method, 1.0, 0, 0, 9, counts, np.zeros(0), np.zeros(0), values, {})
         for method in ("simclr", RANDOM_INIT)
     ]
-    table = results.compare(fits, "simclr", rows("segmentation", Masks()), 100, 0)
+    table = compare(fits, "simclr", rows("segmentation", Masks()), 100, 0)
     assert set(table["difference"].to_pylist()) == {0.0}
 
 

@@ -57,6 +57,20 @@ def test_rows_are_read_in_the_order_that_is_asked_for(store: Store) -> None:
         assert np.array_equal(found, values.astype(np.float64)[np.array(positions, np.int64)])
 
 
+def test_rows_that_stand_together_are_not_copied() -> None:
+    features = np.random.default_rng(0).normal(size=(6, 2))
+    asked = np.array([1, 3, 5, 0, 2])
+    rows = Held(asked, *hold([features], asked))
+    together = rows[np.array([1, 3, 5])]
+    assert together.base is rows.values
+    assert not together.flags.writeable
+    assert np.array_equal(together, features[[1, 3, 5]])
+    apart = rows[np.array([0, 1, 2])]
+    assert apart.base is None
+    assert apart.flags.writeable
+    assert np.array_equal(apart, features[[0, 1, 2]])
+
+
 def test_rows_that_were_not_read_are_not_made_up() -> None:
     rows = Held(np.array([2, 5]), np.ones((2, 3)))
     for missing in ([3], [9], [0, 2]):
