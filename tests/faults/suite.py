@@ -32,6 +32,7 @@ from tests_runs import STEPS, Run, checksums, resumed_at, step_now, step_of, wri
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
+from ssl_tasks.training.job import checkpoint_steps
 
 MOST_RERUNS = 3
 MOST_MISSES = 3
@@ -127,6 +128,7 @@ def inject(name: str, place: Place, seed: int, chance: random.Random, undisturbe
         fault.strike(run, place, chance)
     except (LookupError, ProcessLookupError):
         found.struck = False  # it ended just before
+    found.step = max(found.step, _surely_made(store))
     found.by_itself = found.recovered = _ends_well(run, found)
     if fault.exit_seconds is not None and found.struck:
         found.exit_seconds = time.monotonic() - watch.began
@@ -147,6 +149,13 @@ def inject(name: str, place: Place, seed: int, chance: random.Random, undisturbe
     if found.reruns or watch.lowest < reported:
         found.lost_steps = max(0, found.step - (resumed_at(store) or 0))
     return found
+
+
+def _surely_made(store: str) -> int:
+    """The step of the newest report or checkpoint: what was supposed before the fault may be less."""
+    opened = Store(store)
+    written = (max(checkpoint_steps(opened, f"partial/{name}"), default=0) for name in opened.list("partial"))
+    return max([step_of(store), *written])
 
 
 def _has_record(place: Place) -> bool:
