@@ -233,11 +233,11 @@ def table(found: list[Injection]) -> str:
         if of:
             by_itself = sum(one.whole and one.by_itself for one in of)
             by_rerun = sum(one.whole and not one.by_itself for one in of)
-            seconds, loads = [one.seconds for one in of], [one.load for one in of]
+            seconds, loads = [one.seconds for one in of], sorted({round(one.load) for one in of})
             to_exit = f"{max(one.exit_seconds for one in of):.1f}" if fault.exit_seconds is not None else ""
             cells: tuple[Any, ...] = (fault.title, len(of), by_itself, by_rerun, max(one.lost_steps for one in of))
             cells += (f"{statistics.median(seconds):.0f}", f"{max(seconds):.0f}", to_exit)
-            cells += (f"{min(loads):.0f} to {max(loads):.0f}",)
+            cells += (" to ".join(map(str, sorted({loads[0], loads[-1]}))),)
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
