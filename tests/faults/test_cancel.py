@@ -20,8 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from nodes import several_nodes
 from tests_runs import MINUTES, RECIPE, ROOT, Run, checksums, marked, step_of
 
-EPOCHS = 80
-"""720 steps: both train when one is cancelled, and the other goes on for a while."""
+EPOCHS = 60
+"""540 steps: both train when one is cancelled, and the other goes on for a while."""
+START_MINUTES = 8
+"""Of two drivers, their controllers and their workers, on a busy machine."""
 TRAINING = "ray::RayTrainWorker"
 SERVER = """
 import time
@@ -85,7 +87,7 @@ def test_cancelling_a_run_stops_its_work_and_nobody_elses(tmp_path: Path, recipe
         def trainings() -> int:
             return len(marked(place.nodes.mark, TRAINING))
 
-        assert within(4 * MINUTES, lambda: all(step_of(folder) > 0 for folder in folders)), "they did not train at once"
+        assert within(START_MINUTES * MINUTES, lambda: all(step_of(folder) > 0 for folder in folders))
         assert trainings() == 2
         before = step_of(folders[1])
         cancel(server, folders[0])
@@ -93,7 +95,7 @@ def test_cancelling_a_run_stops_its_work_and_nobody_elses(tmp_path: Path, recipe
         assert json.loads(cancelled.output.decode().splitlines()[-1])["state"] == "cancelled"
         assert within(30, lambda: trainings() == 1), "a worker of the cancelled run lives"
         assert within(30, lambda: step_of(folders[1]) > before), "the other one stands still"
-        other.finish()
+        assert other.wait(minutes=10) == 0, other.errors.decode()
         assert place.left() == []
         assert [run.left_behind() for run in (cancelled, other)] == [[], []]
         Run(folders[0], "rerun", environment=place.environment, command=place.command).finish()
