@@ -45,6 +45,13 @@ def test_a_training_that_cannot_go_on_is_ended(
     assert trainer.let_go.called == (not dead)  # a Ray that is dead would be waited for
 
 
+def test_ctrl_c_passes_through(store: Store) -> None:
+    trainer = Mock(fit=Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train._fit(job_of(store), trainer, Mock(dead=lambda: ""), use_gpu=False)
+    assert not trainer.let_go.called
+
+
 def test_ranks_that_wait_for_one_that_has_failed_are_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "FAILURE_GRACE_SECONDS", 0.0)
     store.write_json(f"partial/x/{FAILURE_FILE}", {"attempt": "a", "kind": "StageError", "message": "collapsed"})
