@@ -98,8 +98,8 @@ class ProgressLine:
                 parts.append(f"{duration(left)} left")
         else:
             parts.append(duration(time.monotonic() - self._began))
-            if progress.get("note"):
-                parts.append(str(progress["note"]))
+        if progress.get("note"):
+            parts.append(str(progress["note"]))
         return "  ".join(parts)
 
     def _left(self, done: int, total: int) -> float | None:

@@ -14,6 +14,7 @@ import ray.autoscaler
 import yaml
 
 from flows.commands import app
+from ssl_tasks.cluster.metrics import GAUGES
 
 INFRA = Path(__file__).parents[1] / "infra"
 ENTRYPOINT = INFRA / "entrypoint.sh"
@@ -53,6 +54,19 @@ def test_the_same_ray_everywhere() -> None:
         for key in spec:
             found = found[key]
         assert found["rayVersion"] == ray.__version__
+
+
+def test_the_image_has_the_parts_of_ray_that_jobs_and_metrics_need() -> None:
+    """Plain `ray` has neither dashboard nor job server nor metrics exporter."""
+    assert load("kubernetes/rayjob.yaml")["kind"] == "RayJob"
+    assert "--metrics-export-port" in ENTRYPOINT.read_text()
+    assert '"ray[default]"' in (INFRA / "Dockerfile").read_text().split("pip install")[1].split("FROM")[0]
+
+
+def test_every_metric_is_in_the_readme() -> None:
+    readme = (INFRA / "README.md").read_text()
+    assert [key for key in GAUGES if f"`ray_pretextflow_{key}`" not in readme] == []
+    assert readme.count("`ray_pretextflow_") == len(GAUGES)
 
 
 def pods(value: Any) -> Any:

@@ -3,6 +3,9 @@
 connect.py      a local Ray of our own, or a running cluster by address
 reaper.py       ends what a local Ray leaves, after a SIGKILL too
 train.py        Ray Train: refuse what cannot run, start workers, wait, hand failures on
+starts.py       says that workers are about to start
+spill.py        whether Ray's object store goes to disks
+watch.py        ends a training that stands still
 lean.py         Ray Train's own parts with fewer processes, for the local Ray
 standard.py     Ray Train as it comes, for clusters of others and for GPUs
 worker.py       what runs in each training process

@@ -19,7 +19,7 @@ from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy
 
 from ssl_tasks.cluster import look
 from ssl_tasks.cluster.nodes import Node, largest
-from ssl_tasks.store.output import PROGRESS_FILE
+from ssl_tasks.cluster.starts import tell
 from ssl_tasks.training.job import Job, checkpoint_steps
 
 LOOK_SECONDS = 2.0
@@ -93,10 +93,5 @@ class ElasticWorkers(ElasticScalingPolicy):  # type: ignore[misc]  # Ray is unty
     def _tell(self) -> None:
         if time.monotonic() - self.told < TELL_SECONDS:
             return
-        self.told, job = time.monotonic(), self.job
-        note = f"waiting for nodes that hold {job.config.least_workers} workers"
-        with contextlib.suppress(OSError):
-            step = self._newest() or 0
-            job.out.store.write_json(
-                f"{job.partial}/{PROGRESS_FILE}", {"step": step, "total_steps": job.total_steps, "note": note}
-            )
+        self.told = time.monotonic()
+        tell(self.job, f"waiting for nodes that hold {self.job.config.least_workers} workers")

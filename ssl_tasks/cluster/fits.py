@@ -13,6 +13,7 @@ import contextlib
 import functools
 import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -21,11 +22,14 @@ import ray
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from ssl_tasks.cluster.connect import connection
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.transfer.runners import Runner, one_thread, quietly_alone
 
 T = TypeVar("T")
 RETRIES = 1
+LOOK_SECONDS = 30.0
+LOST_SECONDS = 1800.0
+"""How long no node may have what a fit needs: a lost one can come back, or another in its place."""
 KEPT = 4
 """Shared values that a process of Ray holds on to: labels, rows and context of its fit, and one of before."""
 
@@ -46,6 +50,8 @@ class _Raised:
 
 class _Tasks:
     def __init__(self, cpus_per_fit: float, gpus_per_fit: float) -> None:
+        self.needs = cpus_per_fit, gpus_per_fit
+        self.lost_at: float | None = None
         self.run = ray.remote(_run).options(
             num_cpus=cpus_per_fit, num_gpus=gpus_per_fit, max_retries=RETRIES, name="transfer fit"
         )
@@ -57,7 +63,16 @@ class _Tasks:
     def submit(self, fit: Callable[..., T | str], *args: Any) -> Callable[[], T | str]:
         task = self.run.remote(fit, args)
         self.started.append(task)
-        return functools.partial(_wait, task)
+        return functools.partial(self.wait, task)
+
+    def wait(self, task: Any) -> Any:
+        """What the fit returned. Ray would wait for ever for a node that nobody brings back."""
+        while not ray.wait([task], timeout=LOOK_SECONDS)[0]:
+            lacking, now = _lacking(*self.needs), time.monotonic()
+            self.lost_at = (self.lost_at or now) if lacking else None
+            if self.lost_at is not None and now - self.lost_at >= LOST_SECONDS:
+                raise TryAgainError(f"{lacking}, for {LOST_SECONDS / 60:g} minutes; it had when the fits began")
+        return _result(task)
 
     def cancel(self) -> None:
         """End what has not ended; a fit that runs is in native code, which only the end of its process interrupts."""
@@ -92,18 +107,24 @@ def ray_fits(address: str | None = None, cpus_per_fit: float = 1.0, gpus_per_fit
 
 
 def _require(cpus: float, gpus: float) -> None:
-    """Refuse what would wait for ever: a task runs on one node."""
+    """Refuse what would wait for ever."""
+    lacking = _lacking(cpus, gpus)
+    if lacking:
+        raise RequestError(f"{lacking}; lower it or add a node")
+
+
+def _lacking(cpus: float, gpus: float) -> str:
+    """What no node of the cluster has: a task runs on one node; "" where one has it."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for name, key, needed in (("CPU", "cpus_per_fit", cpus), ("GPU", "gpus_per_fit", gpus)):
         most = max((node.get(name, 0.0) for node in nodes), default=0.0)
         if needed > most:
-            raise RequestError(
-                f"transfer.{key}: a fit asks for {needed:g} {name}, and the largest node of the Ray cluster has "
-                f"{most:g}; lower it or add a node"
-            )
+            has = f"the largest node of the Ray cluster has {most:g}"
+            return f"transfer.{key}: a fit asks for {needed:g} {name}, and {has}"
+    return ""
 
 
-def _wait(task: Any) -> Any:
+def _result(task: Any) -> Any:
     try:
         done = ray.get(task)
     except RayTaskError as error:  # before the fit: what it raises itself comes back as `_Raised`

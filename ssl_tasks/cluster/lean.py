@@ -15,7 +15,7 @@ import asyncio
 import datetime
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.train._internal.utils import get_address_and_port
@@ -36,9 +36,15 @@ class LeanTrainer(DataParallelTrainer):  # type: ignore[misc]  # Ray is untyped
         return [c for c in super()._create_default_callbacks() if not isinstance(c, PlacementGroupCleanerCallback)]
 
     def _initialize_and_run_controller(self, **settings: Any) -> Any:
+        _DriverGroup.places.clear()
         controller = _DriverController(**{**settings, "scaling_policy": _FixedWorkers(self.scaling_config)})
         asyncio.run(controller.run())
         return controller.get_result()
+
+    def let_go(self) -> None:
+        """End the workers of a `fit` that was interrupted, and give their places back."""
+        for place in _DriverGroup.places:
+            place.shutdown()
 
 
 class _FixedWorkers(FixedScalingPolicy):  # type: ignore[misc]  # Ray is untyped
@@ -58,6 +64,13 @@ class _FixedWorkers(FixedScalingPolicy):  # type: ignore[misc]  # Ray is untyped
 
 
 class _DriverGroup(WorkerGroup):  # type: ignore[misc]  # Ray is untyped
+    places: ClassVar[list[Any]] = []
+    """Placement groups of this process's training: an interrupted controller forgets one that it waits for."""
+
+    def _create_placement_group(self, scaling_config: Any, worker_group_context: Any) -> Any:
+        self.places.append(super()._create_placement_group(scaling_config, worker_group_context))
+        return self.places[-1]
+
     @staticmethod
     def _get_worker_runtime_env(custom_runtime_env: Any) -> dict[str, Any]:
         return dict(custom_runtime_env or {})

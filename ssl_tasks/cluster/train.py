@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
-import threading
-import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ssl_tasks.artifact import FileEntry
-from ssl_tasks.cluster import look
+from ssl_tasks.cluster import look, spill
 from ssl_tasks.cluster.connect import Connection, connection
-from ssl_tasks.cluster.nodes import Demand, Node, lacks, largest, room, wants_gpu
+from ssl_tasks.cluster.nodes import Demand, Node, largest, room, wants_gpu
+from ssl_tasks.cluster.watch import watch
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.store.runs import RUN_VARIABLE
 from ssl_tasks.training.config import PretrainConfig
-from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, Job
+from ssl_tasks.training.job import DONE_FILE, FAILURE_FILE, Job, read_own
 
 RESIZE_SECONDS = 30.0
 """Where the number of workers is a range: a change of it costs a start of Ray Train (10 to 20 s), so none follows
 another within this time."""
-FAILURE_GRACE_SECONDS = 5.0
-"""For the other ranks to end by themselves after one has failed."""
 
 
 def train(job: Job, address: str | None = None) -> dict[str, Any]:
@@ -44,30 +39,26 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     cores = os.cpu_count() or 1
     for name in (FAILURE_FILE, DONE_FILE):
         store.delete(f"{job.partial}/{name}")
+    spill.clear(job)
     store.write_json(
         f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": "starting Ray"}
     )
     with connection(address, **_of_a_local_ray(config, cores)) as ray_connection:
+        from ssl_tasks.cluster.starts import tell_start
+
         nodes = look.table()
         use_gpu = _require_room(nodes, config)
         demand = Demand.of(config, use_gpu=use_gpu, num_workers=largest(nodes, config, use_gpu=use_gpu))
         trainer = _trainer(job, ray_connection, demand)
-        note = _note(config, use_gpu)
-        store.write_json(f"{job.partial}/{PROGRESS_FILE}", {"step": 0, "total_steps": job.total_steps, "note": note})
-        _fit(job, trainer, ray_connection)
-    done = _read_own(job, DONE_FILE)
+        tell_start(job, use_gpu)
+        _fit(job, trainer, ray_connection, use_gpu)
+    done = read_own(job, DONE_FILE)
     if done is None:
         raise StageError("pretrain: another run took this training over while this one stood still; run again")
     job.out.entries.update({name: FileEntry.model_validate(entry) for name, entry in done["entries"].items()})
     job.out.schemas.update(done["schemas"])
-    measured: dict[str, Any] = done["measured"]
-    return measured
-
-
-def _read_own(job: Job, name: str) -> Any:
-    """What the workers of this attempt have left, or None."""
-    found = job.out.store.read_json(f"{job.partial}/{name}")
-    return found if found and found.get("attempt") == job.out.attempt else None
+    spilled = spill.most_spilled(job)
+    return {**done["measured"], "spilled_bytes": spilled, **({"warnings": spill.warning(spilled)} if spilled else {})}
 
 
 def _of_a_local_ray(config: PretrainConfig, cores: int) -> dict[str, Any]:
@@ -90,16 +81,10 @@ def _require_room(nodes: Sequence[Node], config: PretrainConfig) -> bool:
     return wants_gpu(config, nodes)
 
 
-def _note(config: PretrainConfig, use_gpu: bool) -> str:
-    """Of the progress line: Ray waits without a word until others give back what the workers need."""
-    import ray
-
-    lacking = lacks(ray.available_resources(), Demand.of(config, use_gpu=use_gpu))
-    return f"waiting for {lacking}, which others use" if lacking else "starting workers"
-
-
 def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
     import ray.train
+
+    from ssl_tasks.cluster.starts import TellsStarts
 
     config, use_gpu = job.config, "GPU" in demand.worker
     lean = ray_connection.embedded and not use_gpu
@@ -119,6 +104,7 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
             storage_path=job.out.store.full(job.partial),
             storage_filesystem=job.out.store.fs,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
+            callbacks=[TellsStarts(job, use_gpu)],
         ),
     }
     if lean:
@@ -132,75 +118,23 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
     return ClusterTrainer(job, torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"), **settings)
 
 
-def _fit(job: Job, trainer: Any, ray_connection: Connection) -> None:
+def _fit(job: Job, trainer: Any, ray_connection: Connection, use_gpu: bool) -> None:
     """Run `fit` on this thread, where a signal interrupts it, with a watch on progress beside it.
 
     An interruption simply passes through: what this process started in Ray ends with its connection.
     """
     failed: BaseException | None = None
-    with _watch(job, ray_connection):
+    with watch(job, ray_connection, use_gpu, trainer.let_go):
         try:
             trainer.fit()
         except Exception as error:  # Ray wraps what a worker raised in types of several modules
             failed = error
-    failure = _read_own(job, FAILURE_FILE)
+    failure = read_own(job, FAILURE_FILE)
     if failure is not None:
         raise (RequestError if failure["kind"] == "RequestError" else StageError)(failure["message"])
     if failed is not None:
         kind = TryAgainError if ray_connection.dead() else StageError
         raise kind(f"pretrain: training failed: {_innermost(failed)}") from failed
-
-
-class _GivenUp(BaseException):
-    """Ends `fit` from outside; not an Exception, so that no layer of Ray takes it for a worker's failure."""
-
-
-@contextlib.contextmanager
-def _watch(job: Job, ray_connection: Connection) -> Iterator[None]:
-    """End the block when others wait for a rank that has failed, no step is made for `timeout_minutes`, or Ray is dead.
-
-    Raises:
-        TryAgainError: no progress, or no Ray. Outside of the main thread nothing is watched: signals arrive there.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    done = threading.Event()
-    why: list[str] = []
-
-    def end_fit(_number: int, _frame: Any) -> None:
-        raise _GivenUp
-
-    before = signal.signal(signal.SIGUSR2, end_fit)
-    threading.Thread(target=_look, args=(job, ray_connection, done, why), daemon=True, name="progress-watch").start()
-    try:
-        yield
-    except _GivenUp:
-        if why:
-            raise TryAgainError(f"pretrain: {why[0]}; `pretextflow rerun` continues from the last checkpoint") from None
-    finally:
-        done.set()
-        signal.signal(signal.SIGUSR2, before)
-
-
-def _look(job: Job, ray_connection: Connection, done: threading.Event, why: list[str]) -> None:
-    """What is wrong with training, beyond the failure of a rank, is put into `why`."""
-    limit = 60 * job.config.timeout_minutes
-    seen, since, failed_at = None, time.monotonic(), None
-    while not done.wait(1.0):
-        with contextlib.suppress(OSError):
-            progress = job.out.store.read_json(f"{job.partial}/{PROGRESS_FILE}")
-            if progress != seen:
-                seen, since = progress, time.monotonic()
-            if failed_at is None and _read_own(job, FAILURE_FILE):
-                failed_at = time.monotonic()
-        if limit and time.monotonic() - since > limit:
-            why.append(f"no progress for {job.config.timeout_minutes:g} minutes (pretrain.timeout_minutes)")
-        elif dead := ray_connection.dead():
-            why.append(f"the local Ray has died ({dead})")
-        if why or (failed_at is not None and time.monotonic() - failed_at > FAILURE_GRACE_SECONDS):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR2)
-            return
 
 
 def _innermost(error: BaseException) -> str:

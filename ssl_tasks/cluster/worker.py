@@ -12,6 +12,7 @@ import numpy as np
 
 from ssl_tasks.cluster.feed import start_feed
 from ssl_tasks.cluster.metrics import Metrics
+from ssl_tasks.cluster.spill import SpillWatch
 from ssl_tasks.errors import PretextflowError
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.training.config import PretrainConfig
@@ -26,9 +27,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     store, folder = job.out.store, job.partial
+    spill = SpillWatch(job, context.get_node_rank()) if context.get_local_rank() == 0 else None
     metrics = Metrics(settings["run"], job.out.fingerprint[:12], job.config.method.name) if rank == 0 else None
 
     def report(progress: dict[str, Any]) -> None:
+        if spill is not None:
+            spill.look()
         if metrics is not None:
             metrics.tell(progress)
             with contextlib.suppress(OSError):  # a store that is away for a moment must not end the training

@@ -94,7 +94,9 @@ def run(config: PretrainConfig, out: Output, normalized: Artifact, split: Artifa
 
     job = make_job(config, out, normalized, split, augmented)
     warnings = check_rows(config, len(job.plan.positions))
-    measured = train(job, os.environ.get("RAY_ADDRESS")) | ({"warnings": warnings} if warnings else {})
+    measured = train(job, os.environ.get("RAY_ADDRESS"))
+    warnings = [*warnings, *measured.get("warnings", [])]
+    measured |= {"warnings": warnings} if warnings else {}
     return out.artifact(rows=len(job.plan.positions), measured=measured)
 
 

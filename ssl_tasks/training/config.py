@@ -145,8 +145,11 @@ class PretrainConfig(Config):
     """Worker failures that Ray Train mends by going back to the last checkpoint."""
     profile_steps: int = execution(0, ge=0)
     """Trace so many steps of the first worker, after its third, into the artifact's trace.json.gz (ui.perfetto.dev)."""
-    timeout_minutes: float = execution(0.0, ge=0)
-    """Give up after so long without a step; 0 waits for ever."""
+    timeout_minutes: float = execution(30.0, ge=0)
+    """Give up after so long without a step, a first batch or a start of workers; 0 waits for ever. A turn in a
+    `queue` is waited for before."""
+    queue_minutes: float = execution(1440.0, ge=0)
+    """What counts instead while workers wait for CPUs or GPUs that other work on the cluster uses; 0 waits for ever."""
 
     @property
     def world_sizes(self) -> tuple[int, ...]:

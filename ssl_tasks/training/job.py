@@ -23,6 +23,8 @@ from ssl_tasks.training.plan import Plan
 DONE_FILE = "done.json"
 FAILURE_FILE = "failure.json"
 """Beside the checkpoints: what a training leaves for the process that waits for it."""
+STARTS = "starts"
+"""Key of the progress that stands there while no worker trains, yet or any more."""
 
 
 @dataclass(frozen=True)
@@ -151,3 +153,9 @@ def checkpoint_steps(store: Store, folder: str) -> list[int]:
     """Steps whose checkpoints have a marker, ascending. Here and not in `checkpoints`, which imports torch."""
     names = store.list(folder)
     return sorted(int(name[5:13]) for name in names if name.startswith("step-") and name.endswith(".json"))
+
+
+def read_own(job: Job, name: str) -> Any:
+    """What the workers of this attempt have left, or None."""
+    found = job.out.store.read_json(f"{job.partial}/{name}")
+    return found if found and found.get("attempt") == job.out.attempt else None

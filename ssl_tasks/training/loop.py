@@ -44,6 +44,8 @@ from ssl_tasks.training.views import to_batch
 Feed = Callable[[int, int], Iterator[dict[str, np.ndarray]]]
 """feed(first step, one past the last) gives the arrays of `make_views` for each step, in order."""
 
+TELL_SECONDS = 1.0
+"""Progress is told at most so often."""
 PROJECTION_STD = "projection_std"
 """What a method's `forward` calls the spread of its projections (`heads.projection_std`)."""
 
@@ -112,7 +114,7 @@ class Trainer:
         """Train to the job's last step, from the newest checkpoint where there is one.
 
         Args:
-            report: told about progress on rank 0, at most once a second.
+            report: told about progress on rank 0, at most once in `TELL_SECONDS`.
 
         Raises:
             StageError: on every rank, when the loss is no number or the features have collapsed.
@@ -129,7 +131,7 @@ class Trainer:
                 self.trace.before_step(self.step)
             if self.step % job.plan.steps_per_epoch == 0:
                 with self.clock(COMPUTE, {COMMUNICATION: EXCHANGE}):
-                    self.method.before_epoch(lambda: embed_rows(self, job.plan.positions))
+                    self.method.before_epoch(lambda: self._embed_all(report))
             with self.clock(FEED):
                 made = next(batches)
             self.clock.beside(made.pop("feed_seconds", (0.0, 0.0)))
@@ -147,7 +149,7 @@ class Trainer:
             if self.trace is not None:
                 self.trace.after_step(self.step - 1)
             now = time.monotonic()
-            if now - told > 1.0 or self.step == end:
+            if now - told > TELL_SECONDS or self.step == end:
                 rate = (self.step - first) * self.config.batch_size / max(1e-9, now - began)
                 wait = (self.clock.seconds[FEED] - waited) / max(1e-9, now - (told or began))
                 told, waited = now, self.clock.seconds[FEED]
@@ -158,6 +160,18 @@ class Trainer:
             self.checkpoints.wait()
             if self.is_sharded:
                 self._put_together()
+
+    def _embed_all(self, report: Report) -> Tensor:
+        """All train rows' features, and a word every second: many rows take longer than a step may."""
+        positions, told = self.job.plan.positions, time.monotonic()
+
+        def tell(num_rows: int) -> None:
+            nonlocal told
+            if time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                report({"step": self.step, "note": f"embedding {num_rows:,} of {len(positions):,} rows"})
+
+        return embed_rows(self, positions, tell)
 
     def _put_together(self) -> None:
         """Rank 0's method becomes a whole one, for what comes after training; all ranks at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,13 +52,18 @@ def geometry(trainer: Trainer) -> dict[str, float | None]:
     return found
 
 
-def embed_rows(trainer: Trainer, positions: np.ndarray) -> Tensor:
-    """(N, num_features) features of plain samples on the CPU, in eval mode; of the moving average if there is one."""
+def embed_rows(trainer: Trainer, positions: np.ndarray, told: Callable[[int], None] = lambda num_rows: None) -> Tensor:
+    """(N, num_features) features of plain samples on the CPU, in eval mode; of the moving average if there is one.
+
+    Args:
+        told: called with the number of rows that are done.
+    """
     parts = []
     with whole(trainer.method):
         for first in range(0, len(positions), EMBED_ROWS):
             chunk = positions[first : first + EMBED_ROWS]
             parts.append(embed_payload(trainer, torch.from_numpy(trainer.job.shards.take(chunk)), chunk))
+            told(first + len(chunk))
     return torch.cat(parts)
 
 

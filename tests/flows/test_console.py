@@ -89,6 +89,9 @@ def test_the_progress_line_tells_step_loss_speed_and_time_left(begin: Begin) -> 
     line._first = (line._first[0] - 10, 40)  # ten seconds ago
     left = line._text({"step": 60, "total_steps": 100, "loss": 1.0, "rows_per_second": 1000})
     assert left.endswith("20.0 s left")
+    again = line._text({"step": 60, "total_steps": 100, "note": "starting workers"})
+    assert "step 60/100" in again
+    assert again.endswith("starting workers")
 
 
 def test_the_progress_line_tells_files_of_stages_that_count_them(begin: Begin) -> None:

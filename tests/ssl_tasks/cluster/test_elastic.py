@@ -109,9 +109,11 @@ class Policy:
         made = config(workers, **options)
         store = SimpleNamespace(
             list=lambda _folder: [f"step-{self.checkpoint:08d}.json"],
-            write_json=lambda _path, told: self.told.append(told["note"]),
+            read_json=lambda _path: {"step": 7},
+            write_json=lambda _path, told: self.told.append((told["step"], told["note"])),
         )
-        job = SimpleNamespace(config=made, out=SimpleNamespace(store=store), partial="partial/x", total_steps=100)
+        steps = {"total_steps": 100, "last_step": 100}
+        job = SimpleNamespace(config=made, out=SimpleNamespace(store=store), partial="partial/x", **steps)
         sizes = made.world_sizes
         scaling = ray.train.ScalingConfig(num_workers=(sizes[0], sizes[-1]), elastic_resize_monitor_interval_s=0)
         self.policy: Any = elastic.ElasticWorkers(scaling, job)
@@ -147,7 +149,7 @@ def test_a_node_that_died_counts_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
     assert policy.start() == 2
     policy.nodes = []
     assert policy.start() is None
-    assert policy.told == ["waiting for nodes that hold 1 workers"]
+    assert policy.told == [(7, "waiting for nodes that hold 1 workers")]
     assert policy.policy._get_num_workers_for_resource_request() == 1
 
 

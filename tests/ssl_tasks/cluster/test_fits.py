@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cluster import fits
 from ssl_tasks.cluster.fits import ray_fits
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.materialize import materialize
 from ssl_tasks.stages.transfer import STAGE, TransferConfig
 from ssl_tasks.store import Store
@@ -120,6 +121,19 @@ def test_an_interruption_ends_fits_that_run_and_those_that_wait(tmp_path: Path) 
         time.sleep(0.1)
     time.sleep(1)
     assert len(list(tmp_path.iterdir())) == 2  # none of those that waited has begun
+
+
+def test_fits_do_not_wait_for_ever_for_a_node_that_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fits, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(fits, "LOST_SECONDS", 0.3)
+    lost = "the largest node of the Ray cluster has 0"
+    with ray_fits() as runner:
+        wait = runner.submit(lasts, tmp_path)
+        answers = iter(["", lost, ""])  # it came back in time
+        monkeypatch.setattr(fits, "_lacking", lambda cpus, gpus: next(answers, lost))
+        with pytest.raises(TryAgainError, match=rf"^{lost}, for 0\.005 minutes"):
+            wait()
+    assert next(answers, None) is None
 
 
 def _interrupted(folder: Path) -> None:

@@ -72,6 +72,33 @@ def test_all_nodes_answer_and_leave_no_probe(address: str, store: Store) -> None
     assert [each.level for each in judge(nodes, PretrainConfig(), versions())] == ["ok"] * 5
 
 
+SPILLS = """
+import sys, time
+import numpy as np
+from ssl_tasks.cluster.connect import connection
+from ssl_tasks.cluster.spill import spilled_here
+
+with connection(sys.argv[1]):
+    import ray
+
+    before = spilled_here()
+    held = [ray.put(np.ones(40 << 20, np.uint8)) for _ in range(4)]
+    deadline = time.monotonic() + 20
+    while spilled_here() == before and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print(before, spilled_here())
+"""
+
+
+def test_objects_that_go_to_the_disk_are_seen(address: str) -> None:
+    """160 MB in a node's store of 100 MB."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run([sys.executable, "-c", SPILLS, address], env=env, capture_output=True, text=True, timeout=120)
+    before, after = map(int, done.stdout.split())
+    assert before == 0
+    assert 40 << 20 <= after <= 170 << 20
+
+
 def test_a_run_is_refused_before_its_first_stage(address: str, store: Store) -> None:
     check_cluster(recipe(store, address))
     check_cluster(recipe(store, address, resources_per_worker="{special: 1}"))
@@ -88,6 +115,44 @@ def test_doctor_shows_the_same_checks(address: str, store: Store) -> None:
     assert found["cluster room"].found == "holds 1 workers of 1 CPU and 1 CPU for their feed"
     assert {"cluster nodes", "cluster versions", "cluster store", "cluster /dev/shm"} <= set(found)
     assert "ray start" not in found
+
+
+LOST_CONTROLLER = """
+import sys, time
+from ssl_tasks.cluster.connect import connection
+with connection(sys.argv[1]):
+    import ray, ray._private.state
+    from ssl_tasks.cluster.cleaner import LOOK_SECONDS, Cleaner
+
+    class Controller:
+        def name(self):
+            return ray.get_runtime_context().get_actor_id()
+
+    controller = ray.remote(num_cpus=0)(Controller).remote()
+    cleaner = ray.remote(num_cpus=0)(Cleaner).options(lifetime="detached").remote(ray.get(controller.name.remote()))
+    group = ray.util.placement_group([{"CPU": 1}], lifetime="detached")
+    ray.get(cleaner.register_placement_group.remote(group))
+
+    def seen():
+        state = ray._private.state.actors(cleaner._actor_id.hex())["State"]
+        return state, ray.util.placement_group_table(group)["state"]
+
+    time.sleep(2 * LOOK_SECONDS)
+    print(*seen())
+    ray.kill(controller)
+    until = time.monotonic() + 30
+    while seen() != ("DEAD", "REMOVED") and time.monotonic() < until:
+        time.sleep(0.1)
+    print(*seen())
+"""
+
+
+def test_what_a_killed_driver_held_is_given_back_and_nothing_stays(address: str) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    command = [sys.executable, "-c", LOST_CONTROLLER, address]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["ALIVE CREATED", "DEAD REMOVED"]
 
 
 def test_a_wrong_token_is_said(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

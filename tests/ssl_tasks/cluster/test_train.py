@@ -1,11 +1,13 @@
 """Pretraining on a real Ray: one and two workers, a worker that dies, what is refused."""
 
+import contextlib
 import gzip
 import json
 import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from ssl_tasks.artifact import Artifact
+from ssl_tasks.cluster import watch
 from ssl_tasks.cluster.connect import connection, require_answer
-from ssl_tasks.errors import RequestError, StageError
+from ssl_tasks.cluster.watch import Standstill
+from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store import Store
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -83,6 +87,7 @@ def test_the_artifact_is_complete_and_nothing_partial_is_left(store: Store, smal
     assert artifact.manifest.files["speed.parquet"].rendering
     bottleneck = artifact.measured["bottleneck"]
     assert sum(bottleneck["shares"].values()) == pytest.approx(1)
+    assert artifact.measured["spilled_bytes"] == 0
     assert min(bottleneck["feed_read_seconds"], bottleneck["feed_augment_seconds"]) > 0  # made in the feed's tasks
     health = artifact.table("health.parquet")
     assert health.num_rows == 2
@@ -143,6 +148,60 @@ def test_nan_fails_the_stage_with_advice_and_without_retries(store: Store, small
     options = {"method": "dae", "optimizer": {"name": "sgd", "lr": 1e12}}
     with pytest.raises(StageError, match=r"loss is (nan|inf)"):
         pretrain(store, chain, small, **options)
+
+
+@contextlib.contextmanager
+def others_use(cpus: int) -> Iterator[None]:
+    """Of the eight CPUs that there are."""
+    import ray
+
+    held = ray.util.placement_group([{"CPU": cpus}])
+    assert held.wait(10)
+    try:
+        yield
+    finally:
+        ray.util.remove_placement_group(held)
+
+
+def free_cpus_become(count: float) -> bool:
+    import ray
+
+    until = time.monotonic() + 20
+    while ray.available_resources().get("CPU", 0) != count and time.monotonic() < until:
+        time.sleep(0.1)
+    return bool(ray.available_resources().get("CPU", 0) == count)
+
+
+class HalfAnHour(Standstill):
+    """Goes by as soon as the worker waits for its first batch."""
+
+    def see(self, progress: dict[str, Any] | None) -> None:
+        super().see(progress)
+        if (progress or {}).get("note") == "waiting for the first batch":
+            self.since -= 1800
+
+
+def test_a_feed_that_gets_no_cpu_ends_the_training_and_gives_all_back(
+    store: Store, small: dict[str, Any], chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Data waits for ever without a word (ray#41603)."""
+    monkeypatch.setattr(watch, "Standstill", HalfAnHour)
+    with others_use(7):
+        with pytest.raises(TryAgainError, match=r"no progress for 30 minutes .* at step 0: no CPU of the cluster"):
+            pretrain(store, chain, small)
+        assert free_cpus_become(1)
+
+
+def test_workers_wait_for_what_others_use_and_not_for_ever(
+    store: Store, small: dict[str, Any], chain: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "GROUP_LOOKS", 60)  # on a busy machine they come late into the line
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "2")  # the wait in the line takes no signal
+    with others_use(8):
+        with pytest.raises(TryAgainError, match=r"wait for 2 CPU, which other work .* 0\.03 minutes \(pretrain\.queue"):
+            pretrain(store, chain, small, timeout_minutes=0.02, queue_minutes=0.03)
+        assert free_cpus_become(0)
+    assert free_cpus_become(8)  # no place in the cluster's line is kept
 
 
 def test_more_workers_than_the_cluster_holds_are_refused(store: Store, small: dict[str, Any], chain: Any) -> None:

@@ -145,6 +145,16 @@ def test_a_batch_that_is_coupled_is_not_accumulated(name: str) -> None:
         train(make_job(**RECIPES[name], accumulate=2))
 
 
+def test_rows_that_are_embedded_before_an_epoch_count_as_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the watch on a training would end one of many rows, whose epochs begin with an hour of it."""
+    monkeypatch.setattr("ssl_tasks.training.loop.TELL_SECONDS", 0.0)
+    told: list[dict[str, Any]] = []
+    job = make_job(method={"name": "deepcluster", "num_clusters": 4}, backbone="test_resnet", max_steps=1)
+    train(job, told=told)
+    rows = len(job.plan.positions)
+    assert told[:2] == [{"step": 0, "note": f"embedding {seen:,} of {rows:,} rows"} for seen in (1024, rows)]
+
+
 def test_nan_stops_with_advice() -> None:
     with pytest.raises(StageError, match=r"loss is (nan|inf).*pretrain\.optimizer\.lr"):
         train(make_job(**RECIPES["dae"], optimizer={"name": "sgd", "lr": 1e12}))
