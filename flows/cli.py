@@ -9,24 +9,32 @@ import os
 import sys
 
 from flows import bytecode, server
-from flows.interrupt import PARENT, die_with
+from flows.interrupt import INTERRUPTED, PARENT, die_with, leave
 from flows.quiet import quiet
 
 
 def main() -> None:
     """Entry point of the console script."""
     try:
-        if os.environ.get(PARENT):
-            die_with(int(os.environ.pop(PARENT)))
-        bytecode.ensure()
-        if sys.argv[1:2] in (["run"], ["rerun"], ["transfer"]) and not {"-h", "--help"} & set(sys.argv):
-            quiet(verbose="--verbose" in sys.argv)
-            server.start_early()
-        from flows.commands import app
-
-        app(prog_name="pretextflow")
+        _main()
     except KeyboardInterrupt:  # while modules are imported; a command tells its own
-        sys.exit(130)
+        leave(INTERRUPTED)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            leave(INTERRUPTED)
+        raise
+
+
+def _main() -> None:
+    if os.environ.get(PARENT):
+        die_with(int(os.environ.pop(PARENT)))
+    bytecode.ensure()
+    if sys.argv[1:2] in (["run"], ["rerun"], ["transfer"]) and not {"-h", "--help"} & set(sys.argv):
+        quiet(verbose="--verbose" in sys.argv)
+        server.start_early()
+    from flows.commands import app
+
+    app(prog_name="pretextflow")
 
 
 if __name__ == "__main__":

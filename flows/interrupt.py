@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 from uuid import UUID
 
 POLL_SECONDS = 1.0
@@ -71,15 +71,26 @@ def exit_within(seconds: float, last_words: Callable[[], None]) -> threading.Tim
     A local Ray goes with the process: its daemons are bound to their parent's life.
     """
 
-    def leave() -> None:
+    def end() -> None:
         with contextlib.suppress(Exception):  # the words are a courtesy, the exit is the promise
             last_words()
         os._exit(INTERRUPTED)
 
-    timer = threading.Timer(seconds, leave)
+    timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
     return timer
+
+
+def leave(status: int) -> NoReturn:
+    """End this process without the interpreter's own end, in which libraries wait for their threads and are taken down.
+
+    For after an interruption, when all has been said and closed.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # a reader that has gone
+            stream.flush()
+    os._exit(status)
 
 
 def die_with(parent: int) -> None:

@@ -12,6 +12,7 @@ placement group was left behind. What this machine lacks for a fault is said, an
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import statistics
@@ -62,6 +63,10 @@ class Injection:
     seconds: float = 0.0
     """Longest time from the fault on without a new stage or step: starting again and steps made twice included."""
     seconds_to_end: float = 0.0
+    load: float = 0.0
+    """Of the machine when the fault struck: processes that want a core, averaged over a minute."""
+    exit_seconds: float = 0.0
+    """After Ctrl-C, until nothing holds the run's output any more."""
     late_seconds: float = 0.0
     """Longer than it may take to exit after Ctrl-C."""
     left: tuple[str, ...] = ()
@@ -70,8 +75,12 @@ class Injection:
     """The last words of a run that did not go well."""
 
     @property
+    def whole(self) -> bool:
+        return self.recovered and not (self.hung or self.left or self.differing)
+
+    @property
     def good(self) -> bool:
-        return self.recovered and not (self.hung or self.late_seconds or self.left or self.differing)
+        return self.whole and not self.late_seconds
 
 
 @dataclass
@@ -111,7 +120,7 @@ def inject(name: str, place: Place, seed: int, chance: random.Random, undisturbe
     run = place.run("run", str(place.recipe))
     found = Injection(name, seed, _wait(run, fault, undisturbed.windows[name], chance))
     found.stages, found.step = len(checksums(store)), step_now(store)
-    reported = step_of(store)
+    reported, found.load = step_of(store), round(os.getloadavg()[0], 1)
     watch = Watch(store, found.stages, reported)
     watch.start()
     try:
@@ -120,7 +129,8 @@ def inject(name: str, place: Place, seed: int, chance: random.Random, undisturbe
         found.struck = False  # it ended just before
     found.by_itself = found.recovered = _ends_well(run, found)
     if fault.exit_seconds is not None and found.struck:
-        found.late_seconds = max(0.0, time.monotonic() - watch.began - fault.exit_seconds)
+        found.exit_seconds = time.monotonic() - watch.began
+        found.late_seconds = max(0.0, found.exit_seconds - fault.exit_seconds)
     while not found.recovered and found.reruns < MOST_RERUNS and not found.hung:
         fault.heal(place)
         again = place.run("rerun") if _has_record(place) else place.run("run", str(place.recipe))
@@ -206,16 +216,19 @@ def _look(run: Run, spans: dict[str, list[float]]) -> None:
 
 def table(found: list[Injection]) -> str:
     """A line for each fault."""
-    heads = ("fault", "injected", "recovered by itself", "by rerun", "most steps lost", "seconds to recover", "most")
+    heads = ["fault", "injected", "recovered by itself", "by rerun", "most steps lost", "seconds to recover", "most"]
+    heads += ["to exit, at most", "load"]
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for name, fault in FAULTS.items():
         of = [one for one in found if one.fault == name and one.struck]
         if of:
-            by_itself = sum(one.good and one.by_itself for one in of)
-            by_rerun = sum(one.good and not one.by_itself for one in of)
-            seconds = [one.seconds for one in of]
+            by_itself = sum(one.whole and one.by_itself for one in of)
+            by_rerun = sum(one.whole and not one.by_itself for one in of)
+            seconds, loads = [one.seconds for one in of], [one.load for one in of]
+            to_exit = f"{max(one.exit_seconds for one in of):.1f}" if fault.exit_seconds is not None else ""
             cells: tuple[Any, ...] = (fault.title, len(of), by_itself, by_rerun, max(one.lost_steps for one in of))
-            cells += (f"{statistics.median(seconds):.0f}", f"{max(seconds):.0f}")
+            cells += (f"{statistics.median(seconds):.0f}", f"{max(seconds):.0f}", to_exit)
+            cells += (f"{min(loads):.0f} to {max(loads):.0f}",)
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -133,6 +133,10 @@ def test_a_record_that_cannot_be_closed_fails_the_run(command: Command, recipe_f
 def test_ctrl_c_ends_within_five_seconds_and_can_be_continued(
     command: Command, api: Api, recipe_file: Path, tmp_path: Path
 ) -> None:
+    with (tmp_path / "site" / "sitecustomize.py").open("a") as site:
+        site.write(
+            "\nimport atexit, time; atexit.register(time.sleep, 10)\n"
+        )  # as libraries that wait for their threads
     process = command("run", str(recipe_file), "--json", "--set", "pretrain.seconds=120")
     wait_for_training(tmp_path, process)
     began = time.monotonic()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -40,13 +41,19 @@ def raw_of(folder: Path, count: int, bad: set[int]) -> pa.Table:
     return pa.table({ROW: list(range(count)), PAYLOAD: pa.array(contents, pa.large_binary())})
 
 
-def test_deadly_samples_are_found_by_halving(buggy: Path) -> None:
-    raw = raw_of(buggy, 3, {0, 2})
-    assert crashing(MODALITY, raw, CleanConfig()) == [0, 2]
-    harmless = without(raw, [0, 2])
-    assert harmless[ROW].to_pylist() == [0, 1, 2]
-    assert [data is None for data in harmless[PAYLOAD].to_pylist()] == [True, False, True]
-    assert crashing(MODALITY, harmless, CleanConfig()) == []
+def test_deadly_samples_are_found_one_by_one(buggy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw, started, run = raw_of(buggy, 20, {0, 17}), [], subprocess.run
+
+    def counted(command: list[str], **named: Any) -> Any:
+        started.append(command)
+        return run(command, **named)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    assert crashing(MODALITY, raw, CleanConfig()) == [0, 17]
+    assert len(started) == 3  # each start imports what the decoder needs
+    harmless = without(raw, [0, 17])
+    assert harmless[ROW].to_pylist() == list(range(20))
+    assert [place for place, data in enumerate(harmless[PAYLOAD].to_pylist()) if data is None] == [0, 17]
 
 
 def test_an_error_in_the_trial_is_no_death(buggy: Path) -> None:

@@ -117,6 +117,44 @@ def test_doctor_shows_the_same_checks(address: str, store: Store) -> None:
     assert "ray start" not in found
 
 
+LOST_CONTROLLER = """
+import sys, time
+from ssl_tasks.cluster.connect import connection
+with connection(sys.argv[1]):
+    import ray, ray._private.state
+    from ssl_tasks.cluster.cleaner import LOOK_SECONDS, Cleaner
+
+    class Controller:
+        def name(self):
+            return ray.get_runtime_context().get_actor_id()
+
+    controller = ray.remote(num_cpus=0)(Controller).remote()
+    cleaner = ray.remote(num_cpus=0)(Cleaner).options(lifetime="detached").remote(ray.get(controller.name.remote()))
+    group = ray.util.placement_group([{"CPU": 1}], lifetime="detached")
+    ray.get(cleaner.register_placement_group.remote(group))
+
+    def seen():
+        state = ray._private.state.actors(cleaner._actor_id.hex())["State"]
+        return state, ray.util.placement_group_table(group)["state"]
+
+    time.sleep(2 * LOOK_SECONDS)
+    print(*seen())
+    ray.kill(controller)
+    until = time.monotonic() + 30
+    while seen() != ("DEAD", "REMOVED") and time.monotonic() < until:
+        time.sleep(0.1)
+    print(*seen())
+"""
+
+
+def test_what_a_killed_driver_held_is_given_back_and_nothing_stays(address: str) -> None:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    command = [sys.executable, "-c", LOST_CONTROLLER, address]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["ALIVE CREATED", "DEAD REMOVED"]
+
+
 def test_a_wrong_token_is_said(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "5a" * 16)
     monkeypatch.setenv("RAY_NUM_REDIS_GET_RETRIES", "2")  # of a second each; Ray's own 20 are for clusters that start
