@@ -164,7 +164,7 @@ def test_a_lost_gpu_node_is_not_made_up_for_by_cpus(ray: Mock) -> None:
 def test_workers_that_start_again_are_told_with_the_step_they_go_on_from(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts.ray, "available_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 1.0})
     job, path = job_of(store, num_workers=2), "partial/x/progress.json"
     job.last_step, job.total_steps = 9, 10
     callback = starts.TellsStarts(job, use_gpu=False)
