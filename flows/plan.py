@@ -168,7 +168,7 @@ def _changed_fields(config: Config, old: Mapping[str, Any]) -> Iterator[str]:
         before = old_values[key] if key in old_values else _default(config, key)
         after = new_values[key] if key in new_values else _default(config, key)
         if before != after:
-            yield f"{key} {_show(before)} -> {_show(after)}"
+            yield f"{key} {_changed(before, after)}"
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -181,6 +181,8 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 _ABSENT = object()
+WIDTH = 40
+"""Letters of a value in a reason."""
 
 
 def _default(config: Config, key: str) -> Any:
@@ -196,6 +198,23 @@ def _default(config: Config, key: str) -> Any:
     return value
 
 
+def _changed(before: Any, after: Any) -> str:
+    """`4 -> 2`; of lists that are too long to stand side by side what came and what went: `+lora -net2net`."""
+    short = max(len(_text(before)), len(_text(after))) <= WIDTH
+    if short or not (isinstance(before, list | tuple) and isinstance(after, list | tuple)):
+        return f"{_show(before)} -> {_show(after)}"
+    came = [f"+{value}" for value in after if value not in before]
+    went = [f"-{value}" for value in before if value not in after]
+    return _cut(" ".join([*came, *went]) or "in another order", 2 * WIDTH)
+
+
 def _show(value: Any) -> str:
-    text = "unset" if value is _ABSENT or value is None else str(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return _cut(_text(value), WIDTH)
+
+
+def _text(value: Any) -> str:
+    return "unset" if value is _ABSENT or value is None else str(value)
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 3]}..."

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ssl_tasks.policy import PLAIN
 from ssl_tasks.training.job import Job
@@ -83,9 +84,10 @@ def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
 
     steps = last - first
     blocks = max(min(steps, MAX_BLOCKS), -(-steps * _step_bytes(job, world) // MAX_BLOCK_BYTES))
-    return ray.data.range(steps, override_num_blocks=min(steps, blocks)).map_batches(
-        load, batch_size=1, num_cpus=1, concurrency=job.config.feed_workers
-    )
+    # Not `ray.data.range`, whose read tasks, one a block, all run before the first view is made: with 512 blocks on one
+    # CPU the first batch came after 11.2 s and the last after 23.1 s, from tables after 1.3 s and 10.9 s.
+    tables = [pa.table({"id": part}) for part in np.array_split(np.arange(steps), max(1, min(steps, blocks)))]
+    return ray.data.from_arrow(tables).map_batches(load, batch_size=1, num_cpus=1, concurrency=job.config.feed_workers)
 
 
 def _step_bytes(job: Job, world: int) -> int:

@@ -31,8 +31,9 @@ GROUP_LOOKS, LOOK_SECONDS = 5, 1.0
 """Ray Train gives its place in the cluster's line up once a minute and takes another at once: one look may miss it."""
 
 
-class _GivenUp(BaseException):
-    """Ends `fit` from outside; not an Exception, so that no layer of Ray takes it for a worker's failure."""
+class _GivenUp(KeyboardInterrupt):
+    """Ends `fit` from outside. Of what a signal's handler raises, `ray.get` lets nothing else end it, and then raises a
+    plain KeyboardInterrupt; anything else it swallows and waits on."""
 
 
 @contextlib.contextmanager
@@ -54,7 +55,9 @@ def watch(job: Job, ray_connection: Connection, use_gpu: bool, let_go: Callable[
     threading.Thread(target=_look, args=arguments, daemon=True, name="progress-watch").start()
     try:
         yield
-    except _GivenUp:
+    except KeyboardInterrupt:
+        if not over.given_up:
+            raise
         if not ray_connection.dead():
             let_go()
         if over.why:
@@ -71,10 +74,12 @@ class _Over:
 
     def __init__(self) -> None:
         self.done, self.signalling, self.why = threading.Event(), threading.Lock(), ""
+        self.given_up = False
 
     def end_fit(self, _number: int, _frame: Any) -> None:
         """Where the signal arrives."""
         if not self.done.is_set():
+            self.given_up = True
             raise _GivenUp
 
     def end(self) -> None:

@@ -233,6 +233,6 @@ def beside(configs: Mapping[str, Any], fingerprints: Mapping[str, str], store: s
     return at_hand(references, store)
 
 
-STAGE = Stage("report", ReportConfig, INPUTS, run, version=7, check=check, beside=beside)
+STAGE = Stage("report", ReportConfig, INPUTS, run, version=8, check=check, beside=beside)
 OF_ADOPTED = replace(STAGE, inputs=ADOPTED_INPUTS, run=run_adopted, beside=None)
 """In the DAG of an existing encoder."""

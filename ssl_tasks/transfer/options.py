@@ -43,6 +43,8 @@ class TuneConfig(Config):
     lora_rank: int = Field(4, ge=1)
     lora_alpha: float = Field(8.0, gt=0)
     """LoRA's update is scaled by alpha over rank."""
+    lora_rates: Rates = (3e-3, 1e-2, 3e-2)
+    """Learning rates of `lora`, whose few weights want ten times larger ones; candidates as above."""
 
 
 class DistillConfig(Config):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from ssl_tasks.store import Store
 from ssl_tasks.transfer.tables import FAILURES_FILE
 
 ROOT = Path(__file__).parents[2]
-BOTH = ["linear_probe", "fine_tune", "last_layers", "gradual_unfreezing", "layer_decay", "lp_ft"]
+
+BASELINES = ("from_scratch", "random_init")
 STEPS = 300
 TRANSFER: dict[str, Any] = {
     "label_fractions": [0.02, 0.1],
@@ -34,8 +36,11 @@ TRANSFER: dict[str, Any] = {
     "distill": {"student": "test_efficientnet"},
 }
 STRATEGIES = {
-    "test_resnet": [*BOTH, "reuse_stages", "net2net", "distill_logits", "distill_features", "surrogate"],
-    "test_vit": [*BOTH, "lora"],
+    "test_resnet": [
+        *("linear_probe", "fine_tune", "last_layers", "gradual_unfreezing", "layer_decay", "lp_ft"),
+        *("reuse_stages", "net2net", "distill_logits", "distill_features", "surrogate"),
+    ],
+    "test_vit": ["linear_probe", "fine_tune", "lp_ft", "lora"],
 }
 
 
@@ -56,36 +61,37 @@ def run(work: Path, backbone: str, seeds: int) -> Artifact:
     return found
 
 
-def rows(made: Artifact) -> Iterator[tuple[str, ...]]:
-    """A row for each strategy and share of the labels: the encoder, then what it gains over each baseline."""
-    fits = made.table(METRICS_FILE)
-    compared = made.table(COMPARISONS_FILE).to_pylist()
-    accuracy = fits.filter(pc.equal(fits["metric"], "accuracy"))
-    for name in accuracy["strategy"].unique().to_pylist():
+def rows(made: Artifact) -> Iterator[list[str]]:
+    """A row for each strategy: at each share of the labels its accuracy, then what it gains over each baseline."""
+    fits, compared = (
+        table.filter(pc.equal(table["metric"], "accuracy")).to_pylist()
+        for table in (made.table(METRICS_FILE), made.table(COMPARISONS_FILE))
+    )
+    reached: dict[tuple[str, float], list[float]] = {}
+    for fit in fits:
+        if fit["method"] == "simclr":
+            reached.setdefault((fit["strategy"], fit["label_fraction"]), []).append(fit["value"])
+    gains = {(line["strategy"], line["label_fraction"], line["baseline"]): line for line in compared}
+    for name in dict.fromkeys(name for name, _ in reached):
+        row = [f"`{name}`"]
         for share in TRANSFER["label_fractions"]:
-            here = pc.and_(pc.equal(accuracy["strategy"], name), pc.equal(accuracy["label_fraction"], share))
-            ours = pc.and_(here, pc.equal(accuracy["method"], "simclr"))
-            value = pc.mean(accuracy.filter(ours)["value"]).as_py()
-            gains = {
-                line["baseline"]: line
-                for line in compared
-                if (line["strategy"], line["label_fraction"], line["metric"]) == (name, share, "accuracy")
-            }
-            if value is not None:
-                told = [_points(gains[of]) if of in gains else "" for of in ("from_scratch", "random_init")]
-                yield f"`{name}`", f"{share:.0%}", f"{value:.1%}", *told
+            row.append(f"{statistics.mean(reached[name, share]):.1%}")
+            row += [_points(gains[name, share, baseline]) for baseline in BASELINES]
+        yield row
 
 
 def _points(line: dict[str, Any]) -> str:
     """With the 95% interval."""
-    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * line[key] for key in ("difference", "low", "high")))
+    return "{:+.1f} ({:+.1f}, {:+.1f})".format(*(100 * line[key] for key in ("difference", "low", "high")))
 
 
 def main(work: Path, seeds: int = 5) -> None:
     """Run both and print a table of each."""
+    names = ["strategy"]
+    for share in TRANSFER["label_fractions"]:
+        names += [f"{share:.0%} of the labels", *(f"over {baseline.replace('_', ' ')}" for baseline in BASELINES)]
     for backbone in STRATEGIES:
-        names = ("strategy", "labels", "accuracy", "points over from scratch", "points over the same untrained")
-        table = [names, ("---",) * len(names), *rows(run(work, backbone, seeds))]
+        table = [names, ["---"] * len(names), *rows(run(work, backbone, seeds))]
         print(f"\n`{backbone}`\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in table), flush=True)
 
 

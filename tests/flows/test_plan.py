@@ -10,12 +10,18 @@ from types import ModuleType
 import pytest
 
 from flows.execution import Execution
-from flows.plan import Planned, make_plan, stages_from
+from flows.plan import Planned, make_plan, reasons, stages_from
 from flows.recipe import load_recipe
+from ssl_tasks.artifact import Manifest
+from ssl_tasks.config import Config
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 
 Begin = Callable[..., Execution]
+
+
+class Listed(Config):
+    strategies: tuple[str, ...] = ()
 
 
 def run(execution: Execution) -> Execution:
@@ -130,3 +136,18 @@ def test_forced_stages_run_and_say_so(begin: Begin, done: Execution, tiny: Modul
 def test_an_unknown_stage_cannot_be_forced(tiny: ModuleType) -> None:
     with pytest.raises(RequestError, match="--from embd: no such stage; there are ingest, assign"):
         stages_from(tiny.DAG, "embd")
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (["linear_probe", "fine_tune", "last_layers", "lora"], "+lora -net2net"),
+        (["net2net", "linear_probe", "fine_tune", "last_layers"], "in another order"),
+        (["knn"], "+knn -linear_probe -fine_tune -last_layers -net2net"),
+    ],
+)
+def test_of_long_lists_what_came_and_what_went_is_told(after: list[str], said: str) -> None:
+    before = {"strategies": ["linear_probe", "fine_tune", "last_layers", "net2net"]}
+    previous = Manifest.model_construct(config=before, versions={}, parents={})
+    config = Listed(strategies=after)
+    assert reasons(config, {}, {}, previous, otherwise="") == f"config strategies {said}"

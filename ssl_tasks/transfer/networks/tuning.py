@@ -37,14 +37,16 @@ def after(measured: Mapping[str, float]) -> dict[str, float]:
     return {f"{name}_after": value for name, value in measured.items()}
 
 
-def tune(task: Task, start: Callable[[nn.Sequential], Start]) -> Prediction:
+def tune(task: Task, start: Callable[[nn.Sequential], Start], schedule: Schedule | None = None) -> Prediction:
     """Train the encoder with a head on `task.train` positions and score the test positions.
 
     Args:
         start: from (encoder, head) to what of it is trained, and how; called for each learning rate.
+        schedule: where it is not that of section `tune`.
     """
     context = context_of(task)
-    trained = train(task, schedule_of(context), lambda: start(with_head(context.encoder(), task.num_classes)))
+    schedule = schedule or schedule_of(context)
+    trained = train(task, schedule, lambda: start(with_head(context.encoder(), task.num_classes)))
     weights = list(trained.network.parameters())
     moved = {id(weight) for weight in trained.optimizer.parameters}
     share = sum(w.numel() for w in weights if id(w) in moved) / sum(w.numel() for w in weights)

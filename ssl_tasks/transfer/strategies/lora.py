@@ -6,12 +6,13 @@ with A (r, D) random, B (D, r) zero at first, of W_q and W_v as in section 5.1; 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ssl_tasks.errors import RequestError
 from ssl_tasks.transfer.base import ALL_FITTED, Blueprint, Prediction, Strategy, Task
 from ssl_tasks.transfer.networks.training import Start
-from ssl_tasks.transfer.networks.tuning import context_of, tune
+from ssl_tasks.transfer.networks.tuning import context_of, schedule_of, tune
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,13 +22,15 @@ def fit(task: Task) -> Prediction:
     """Train head and adapters."""
     from ssl_tasks.transfer.networks.adapters import adapt  # torch costs seconds
 
-    options = context_of(task).options.tune
+    context = context_of(task)
+    options = context.options.tune
+    schedule = replace(schedule_of(context), learning_rates=sorted(options.lora_rates))
 
     def start(network: nn.Sequential) -> Start:
         adapt(network[0], options, task.seed)
         return Start(network)
 
-    return tune(task, start)
+    return tune(task, start, schedule)
 
 
 def check(blueprint: Blueprint) -> None:
@@ -45,4 +48,6 @@ def check(blueprint: Blueprint) -> None:
         raise RequestError(f"transfer.tune.lora_rank: {rank} is no low rank, the attention is {width} wide")
 
 
-STRATEGY = Strategy("lora", "low-rank adapters", fit, needs="payload", tasks=ALL_FITTED, seeded=True, check=check)
+STRATEGY = Strategy(
+    "lora", "low-rank adapters", fit, needs="payload", tasks=ALL_FITTED, seeded=True, check=check, version=2
+)

@@ -10,17 +10,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
 from ssl_tasks.artifact import Artifact
-from ssl_tasks.cluster import watch
+from ssl_tasks.cluster import train, watch
 from ssl_tasks.cluster.connect import connection, require_answer
 from ssl_tasks.cluster.watch import Standstill
 from ssl_tasks.errors import RequestError, StageError, TryAgainError
 from ssl_tasks.store import Store
+from ssl_tasks.training.config import PretrainConfig
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -179,6 +181,24 @@ class HalfAnHour(Standstill):
         super().see(progress)
         if (progress or {}).get("note") == "waiting for the first batch":
             self.since -= 1800
+
+
+def forever() -> None:
+    time.sleep(600)
+
+
+def test_a_wait_of_rays_own_is_ended_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster of others the driver waits in `ray.get`, which takes no exception of a signal but Ctrl-C's."""
+    import ray
+
+    monkeypatch.setattr(watch, "ask", lambda config, starts: watch.Cause("no CPU"))
+    task = ray.remote(num_cpus=1)(forever).remote()
+    job = Mock(config=PretrainConfig(timeout_minutes=0.01), partial="partial/x", out=Mock(store=store, attempt="a"))
+    trainer = Mock(fit=lambda: ray.get(task, timeout=60))
+    with pytest.raises(TryAgainError, match=r"no progress for 0\.01 minutes"):
+        train._fit(job, trainer, Mock(dead=lambda: ""), use_gpu=False)
+    assert trainer.let_go.called
+    ray.cancel(task, force=True)
 
 
 def test_a_feed_that_gets_no_cpu_ends_the_training_and_gives_all_back(

@@ -45,6 +45,13 @@ def test_a_training_that_cannot_go_on_is_ended(
     assert trainer.let_go.called == (not dead)  # a Ray that is dead would be waited for
 
 
+def test_ctrl_c_passes_through(store: Store) -> None:
+    trainer = Mock(fit=Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train._fit(job_of(store), trainer, Mock(dead=lambda: ""), use_gpu=False)
+    assert not trainer.let_go.called
+
+
 def test_ranks_that_wait_for_one_that_has_failed_are_ended(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "FAILURE_GRACE_SECONDS", 0.0)
     store.write_json(f"partial/x/{FAILURE_FILE}", {"attempt": "a", "kind": "StageError", "message": "collapsed"})
@@ -157,7 +164,7 @@ def test_a_lost_gpu_node_is_not_made_up_for_by_cpus(ray: Mock) -> None:
 def test_workers_that_start_again_are_told_with_the_step_they_go_on_from(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts.ray, "available_resources", lambda: {"CPU": 1.0})
+    monkeypatch.setattr("ray.available_resources", lambda: {"CPU": 1.0})
     job, path = job_of(store, num_workers=2), "partial/x/progress.json"
     job.last_step, job.total_steps = 9, 10
     callback = starts.TellsStarts(job, use_gpu=False)

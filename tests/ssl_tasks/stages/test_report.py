@@ -76,7 +76,8 @@ def test_planted_signal_gives_the_verdict_that_it_helped(store: Store) -> None:
     converged = {"steps": 500, "learning_rates": [0.01], "weight_decay": 0.0}
     found, html = made_report(store, {**SMALL, "scratch": converged})
     assert found.measured["outcome"] == "helped"
-    assert found.measured["verdict"] in " ".join(Page(html).text.split())
+    answer, figures = found.measured["verdict"].split(": ", 1)
+    assert f"{answer}. {figures[:1].upper()}{figures[1:]}" in " ".join(Page(html).text.split())
     verdict = found.json("verdict.json")
     assert verdict["outcome"] == "helped"
     assert verdict["sentence"].startswith("Pretraining helped: with 30% of the labels")

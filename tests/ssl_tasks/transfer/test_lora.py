@@ -74,7 +74,7 @@ def test_it_learns_and_two_runs_are_equal() -> None:
 
 
 def test_without_val_labels_it_takes_the_middle_rate() -> None:
-    given = task(1, learning_rates=[1e-3, 2e-3, 3e-3])
+    given = task(1, lora_rates=[1e-3, 2e-3, 3e-3])
     without = dataclasses.replace(given, val=given.val[:0], val_labels=given.val_labels[:0])
     assert lora.fit(without).chosen["learning_rate"] == 2e-3
 
