@@ -183,7 +183,7 @@ def resumed_at(store: Path | str) -> int | None:
 
 def wait_for(happened: Callable[[], bool], run: Run) -> None:
     """Return when it has happened; the run must live as long."""
-    deadline = time.monotonic() + 2 * MINUTES
+    deadline = time.monotonic() + 5 * MINUTES  # as long as a whole run may take
     while not happened():
         if run.process.poll() is not None:
             raise AssertionError(f"ended before it could be disturbed: {run.process.communicate()[1].decode()}")
