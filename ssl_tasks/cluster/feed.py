@@ -46,6 +46,9 @@ def _in_order(ready: queue.Queue[Any], first: int, last: int) -> Iterator[dict[s
 
 
 def _pull(ready: queue.Queue[Any], job: Job, rank: int, world: int, first: int, last: int) -> None:
+    from ssl_tasks.cluster.idle import Rest
+
+    Rest.is_ahead = ready.full
     try:
         for made in _dataset(job, rank, world, first, last).iter_batches(batch_size=1, prefetch_batches=2):
             ready.put(made)
