@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field, ValidationError, create_model
 
@@ -20,9 +20,6 @@ from ssl_tasks.config import Config, deep_merge, execution, explain, parse_overr
 from ssl_tasks.errors import RequestError
 from ssl_tasks.stages.base import Stage
 from ssl_tasks.training.config import MethodChoice
-
-if TYPE_CHECKING:
-    pass
 
 SHARED_FIELDS = ("seed", "modality", "captions", "masks", "boxes")
 """Fields of stage configs that the recipe fills where the section does not set them."""

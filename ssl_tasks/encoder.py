@@ -41,6 +41,16 @@ class EncoderInfo(BaseModel):
     precision: str
     seed: int
 
+    @property
+    def network(self) -> dict[str, Any]:
+        """What `build_backbone` is told of the architecture."""
+        return {"name": self.backbone, "stem": self.stem, "pool": self.pool}
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What it is told of the samples."""
+        return {"modality": self.modality, "input_shape": self.input_shape}
+
 
 class Encoder(nn.Module):
     """Stored payload in, features out."""
@@ -79,14 +89,7 @@ def load_encoder(pretrained: Artifact, weights: Literal["encoder", "initial"] = 
         RequestError: the weights are not those of the backbone that `encoder.json` names.
     """
     info = EncoderInfo.model_validate(pretrained.json(ENCODER_FILE))
-    backbone = build_backbone(
-        info.backbone,
-        modality=info.modality,
-        input_shape=info.input_shape,
-        stem=info.stem,
-        pool=info.pool,
-        seed=info.seed,
-    )
+    backbone = build_backbone(**info.network, **info.inputs, seed=info.seed)
     encoder = Encoder(backbone, info.modality, info.stats).eval()
     reload(encoder, pretrained, weights)
     return encoder

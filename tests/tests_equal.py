@@ -1,8 +1,7 @@
 """Trainings that must not depend on the number of workers: a contrastive, two teacher-student and a masked method.
 
 Float32 under SGD follows float64's curve to the last bits that sums in another order leave; learning rates are those at
-which such bits do not grow (batch norm over few pixels and layer norm of black patches amplify them; one worker's DINO
-at 0.002 is 1.5e-4 from its own float64 curve, and at 0.0005 7e-6).
+which such bits do not grow (batch norm over few pixels and layer norm of black patches amplify them).
 """
 
 from __future__ import annotations

@@ -151,6 +151,7 @@ def require_strategies_of_encoder(recipe: Recipe, adopted: Artifact) -> None:
     transfer: Any = getattr(recipe, "transfer", None)
     if transfer is None or not checks.needed(transfer.strategies):
         return
-    info = adopted.json("encoder.json")
-    network = {"name": info["backbone"], "stem": info["stem"], "pool": info.get("pool", "network")}
-    _check_strategies(recipe, network, {"modality": info["modality"], "input_shape": tuple(info["input_shape"])})
+    from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo  # torch costs seconds
+
+    info = EncoderInfo.model_validate(adopted.json(ENCODER_FILE))
+    _check_strategies(recipe, info.network, info.inputs)

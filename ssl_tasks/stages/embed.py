@@ -63,14 +63,15 @@ def run(config: EmbedConfig, out: Output, normalize: Artifact, split: Artifact, 
     from ssl_tasks.shards import Shards
 
     shards = Shards.open(normalize)
+    device = pick(config.device, "embed.device")
     encoder = load_encoder(pretrain)
     check_stats(encoder, normalize.json(STATS_FILE))
-    encoder = ready(encoder, pick(config.device, "embed.device"))
+    encoder = ready(encoder, device)
     num_features = _write(out, PRETRAINED_FILE, encoder, shards, config.batch_size)
     reload(encoder, pretrain, "initial")
     settle(
         encoder,
-        lambda rows: torch.from_numpy(shards.take(rows)).to(next(encoder.parameters()).device),
+        lambda rows: torch.from_numpy(shards.take(rows)).to(device),
         sample(positions_of(split, TRAIN)),
         config.batch_size,
     )

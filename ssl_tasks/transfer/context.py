@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.norms import sample, settle
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from ssl_tasks.encoder import EncoderInfo
     from ssl_tasks.transfer.further import Further, Weights
     from ssl_tasks.transfer.options import Options
 
@@ -49,11 +50,12 @@ def make_context(
     """
     import torch
 
+    from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo
     from ssl_tasks.modalities import modality
     from ssl_tasks.shards import Shards
 
-    info, stats = pretrain.json("encoder.json"), normalize.json(STATS_FILE)
-    shards, kind, policy = Shards.open(normalize), modality(info["modality"]), policy_of(pretrain, augment)
+    info, stats = EncoderInfo.model_validate(pretrain.json(ENCODER_FILE)), normalize.json(STATS_FILE)
+    shards, kind, policy = Shards.open(normalize), modality(info.modality), policy_of(pretrain, augment)
     builder = _Builder(info, policy)
 
     def payload(positions: IntArray) -> Tensor:
@@ -69,7 +71,7 @@ def make_context(
 
     def both(of: Artifact, like: Callable[[], nn.Module]) -> dict[str, Callable[[], nn.Module]]:
         trained, untrained = (builder.copies(_network(of, weights, settled), like) for weights in WEIGHTS)
-        return {info["method"]: trained, RANDOM_INIT: untrained}
+        return {info.method: trained, RANDOM_INIT: untrained}
 
     return Context(
         payload=payload,
@@ -92,24 +94,17 @@ def make_context(
 class _Builder:
     """Networks for the encoder's inputs, one at a time: initialization borrows torch's global generator."""
 
-    def __init__(self, info: Mapping[str, Any], policy: ResolvedPolicy) -> None:
-        """Args: info: of the encoder, as its artifact says it."""
+    def __init__(self, info: EncoderInfo, policy: ResolvedPolicy) -> None:
         self.building = threading.Lock()
         self.sides = {"augment.size": policy.size} if policy.size else {}
-        self.encoder: dict[str, Any] = {
-            "name": info["backbone"],
-            "stem": info["stem"],
-            "pool": info.get("pool", "network"),
-        }
-        shape = tuple(info["input_shape"])
-        self.inputs: dict[str, Any] = {"modality": info["modality"], "input_shape": shape, "view_sides": self.sides}
+        self.network, self.inputs = info.network, info.inputs | {"view_sides": self.sides}
 
     def like_encoder(self, seed: int) -> nn.Module:
         """The encoder's architecture."""
         from ssl_tasks.backbones import build_backbone
 
         with self.building:
-            return build_backbone(**self.encoder, seed=seed, **self.inputs)
+            return build_backbone(**self.network, seed=seed, **self.inputs)
 
     def student(self, options: Options, seed: int) -> nn.Module:
         """The network that `transfer.distill` names."""

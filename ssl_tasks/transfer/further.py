@@ -50,8 +50,7 @@ class Further:
         from ssl_tasks.backbones import build_backbone
 
         info = self.info
-        like: dict[str, Any] = {"modality": info.modality, "input_shape": info.input_shape, "view_sides": view_sides}
-        return build_backbone(info.backbone, stem=info.stem, pool=info.pool, seed=info.seed, **like)
+        return build_backbone(**info.network, **info.inputs, seed=info.seed, view_sides=view_sides)
 
 
 def read(references: Sequence[str], store: str) -> list[Further]:

@@ -170,7 +170,7 @@ def test_a_network_of_fixed_size_learns_from_scratch_on_views_of_another(
     sections = {"ingest": {"path": str(shapes)}, "clean": {"near_duplicates": None}, "normalize": {"size": 32}}
     normalized = chain(store, sections | {"augment": {"size": 16}})["normalize"]
     info = {"backbone": "vit_tiny_patch16_224", "stem": "auto", "modality": "image", "input_shape": [3, 32, 32]}
-    info |= {"method": "simclr"}
+    info |= {"method": "simclr", "stats": {}, "num_features": 192, "steps": 0, "precision": "fp32", "seed": 0}
     pretrained: Any = SimpleNamespace(json=lambda name: info)
     policy = Views(policies={"augment": Policy(size=16)}, modality="image", seed=0).policy("augment")
     monkeypatch.setattr(context_module, "policy_of", lambda *given: policy)
