@@ -64,7 +64,7 @@ def search(
     """Search for a method and its options by successive halving; called again, it goes on where it stopped."""
     from flows.compare import check
     from flows.compare import trials as to_trials
-    from flows.ray_address import check_ray
+    from flows.ray_address import check_ray, job_server
     from flows.search import courses, rows
     from flows.spaces import draw, spaces
 
@@ -78,6 +78,10 @@ def search(
         drawn = draw(spaces(methods, candidates, rate), trials, seed)
         wanted = to_trials(recipe, [each.candidate for each in drawn], overrides or (), store, 1)
         check(wanted)
+        if job_server(base):
+            raise RequestError(
+                "ray_address: search draws its trials with Ray and needs a node of the cluster on this host"
+            )
         check_ray(base)
         on_interrupt(out, at_end)
         console = RunConsole(out.console, Store.open(base.store))

@@ -17,8 +17,9 @@ from typing import Any
 from flows.cluster_check import check_cluster
 from flows.plan import Planned, make_plan
 from flows.preflight import CHECKS, check_request
-from flows.ray_address import check_ray, ray_environment
+from flows.ray_address import check_ray, job_server, ray_environment
 from flows.recipe import Recipe, dag_of
+from flows.stage_job import make_there
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.errors import PretextflowError, RequestError, TryAgainError
 from ssl_tasks.materialize import Materialized, materialize
@@ -77,16 +78,7 @@ class Execution:
         try:
             os.environ[RUN_VARIABLE] = self.record.run_id
             with ray_environment(self.recipe):
-                made = materialize(
-                    self.store,
-                    planned.stage,
-                    planned.config,
-                    self.artifacts,
-                    fingerprint=planned.fingerprint,
-                    force=name in self.forced,
-                    verify=self._is_read_later(name),
-                    on_wait=lambda holder: self.listener.waiting(name, holder),
-                )
+                made = self._make(planned)
         except BaseException as error:
             if tries_left > 0 and is_unforeseen(error):
                 self.listener.warning(f"{name}: {_one_line(error)}; it is tried again")
@@ -138,6 +130,21 @@ class Execution:
         self.record.metrics = {name: self.artifacts[name].measured for name in METRIC_STAGES if name in self.artifacts}
         self.record.report = self._report()
         save_run(self.store, self.record)
+
+    def _make(self, planned: Planned) -> Materialized:
+        """Here, or by a job where the recipe names a cluster's job server."""
+        force, verify = planned.name in self.forced, self._is_read_later(planned.name)
+        server = job_server(self.recipe)
+        if server:
+            return make_there(
+                server, self.store, self.recipe, planned, self.artifacts,
+                run_id=self.record.run_id, force=force, verify=verify,
+            )  # fmt: skip
+        return materialize(
+            self.store, planned.stage, planned.config, self.artifacts,
+            fingerprint=planned.fingerprint, force=force, verify=verify,
+            on_wait=lambda holder: self.listener.waiting(planned.name, holder),
+        )  # fmt: skip
 
     def _report(self) -> str | None:
         artifact = self.artifacts.get("report")

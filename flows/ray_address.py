@@ -9,17 +9,24 @@ from pathlib import Path
 
 from flows.recipe import Recipe
 from ssl_tasks.cluster.connect import require_answer
+from ssl_tasks.cluster.jobs import is_job_server
 from ssl_tasks.errors import RequestError
 
 ADDRESS_FILE = Path("/tmp/ray/ray_current_cluster")
 
 
 def cluster_address(given: str | None) -> str | None:
-    """host:port of the cluster that the recipe or RAY_ADDRESS names; None for a local Ray."""
+    """host:port of the cluster that the recipe or RAY_ADDRESS names, or its job server; None for a local Ray."""
     address = given or "local"
     if address == "auto":
         address = ADDRESS_FILE.read_text().strip() if ADDRESS_FILE.exists() else "no address file"
     return None if address == "local" else address
+
+
+def job_server(recipe: Recipe) -> str | None:
+    """The address of the job server that the recipe or RAY_ADDRESS names; None where stages run in this process."""
+    address = recipe.ray_address or os.environ.get("RAY_ADDRESS")
+    return address if address and is_job_server(address) else None
 
 
 @contextlib.contextmanager
@@ -61,6 +68,4 @@ def unreachable(address: str) -> str | None:
         require_answer(address)
     except RequestError as error:
         return str(error.__cause__ or "expected host:port")
-    except OverflowError as error:  # no such port
-        return str(error)
     return None

@@ -37,7 +37,8 @@ class Recipe(Config):
     retry_delay: float = execution(2.0, ge=0)
     """Seconds before it is tried again."""
     ray_address: str | None = execution(None)
-    """host:port of a Ray cluster; None starts a local Ray, unless RAY_ADDRESS is set."""
+    """host:port of a Ray cluster with a node on this host; http://host:8265, its job server, where there is none: each
+    stage is then a Ray job. None starts a local Ray, unless RAY_ADDRESS is set."""
     queue: str | None = execution(None)
     """Name of a Prefect concurrency limit of training workers: the training waits until its `num_workers` are free."""
 

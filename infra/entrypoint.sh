@@ -3,9 +3,11 @@
 #
 #   entrypoint.sh head                       Ray's head; runs no tasks unless RAY_HEAD_CPUS says otherwise
 #   entrypoint.sh worker                     a Ray node that joins RAY_HEAD_ADDRESS (host:port)
-#   entrypoint.sh prefect-worker             takes scheduled runs from the pool PREFECT_POOL and has a Ray node without CPUs
-#   entrypoint.sh driver run RECIPE ...      one pretextflow command; with RAY_HEAD_ADDRESS on that cluster
+#   entrypoint.sh prefect-worker             takes scheduled runs from the pool PREFECT_POOL
+#   entrypoint.sh driver run RECIPE ...      one pretextflow command
 #
+# The last two use the cluster whose job server RAY_JOB_SERVER names (http://host:8265): each stage is a Ray job there. With
+# RAY_HEAD_ADDRESS instead they start a Ray node without CPUs of their own; the driver with neither uses a local Ray.
 # Every node needs the cluster's token: RAY_AUTH_TOKEN_PATH names the file, or RAY_AUTH_TOKEN holds it.
 # NODE_IP: this host's address, where it has several. NODE_CPUS, NODE_GPUS: what a worker offers, where Ray should not count.
 set -euo pipefail
@@ -35,8 +37,9 @@ wait_for_head() {
   done
 }
 
-join_without_cpus() {  # Ray wants a node on the host of whoever drives it
+reach_cluster() {  # by jobs; else by a node, which Ray wants on the host of whoever drives it
   need_token
+  [ -z "${RAY_JOB_SERVER:-}" ] || { export RAY_ADDRESS=$RAY_JOB_SERVER; return 0; }
   wait_for_head
   ray start --address="$RAY_HEAD_ADDRESS" --num-cpus=0 --num-gpus=0 "${common[@]}" >&2
   export RAY_ADDRESS=$RAY_HEAD_ADDRESS
@@ -58,11 +61,11 @@ case $role in
     ;;
   prefect-worker)
     : "${PREFECT_API_URL:?address of the Prefect server, as in http://prefect:4200/api}"
-    join_without_cpus
+    reach_cluster
     exec prefect worker start --pool "${PREFECT_POOL:-pretextflow}" --type process "$@"
     ;;
   driver)
-    [ -z "${RAY_HEAD_ADDRESS:-}" ] || join_without_cpus
+    [ -z "${RAY_HEAD_ADDRESS:-}${RAY_JOB_SERVER:-}" ] || reach_cluster
     exec pretextflow "$@"
     ;;
   *)

@@ -54,12 +54,12 @@ def materialize(
         PretextflowError: whatever the stage refuses.
     """
     began = time.monotonic()
-    found, warning = _find(store, fingerprint, verify)
+    found, warning = find(store, fingerprint, verify)
     if found and not force:
         return Materialized(found, "cached", time.monotonic() - began)
     with lease(store, fingerprint, on_wait) as still_ours:
         if not force:
-            found, _ = _find(store, fingerprint, verify=False) if warning is None else (None, None)
+            found, _ = find(store, fingerprint, verify=False) if warning is None else (None, None)
             if found:  # another run made it while this one waited
                 return Materialized(found, "cached", time.monotonic() - began)
         started, clock = time.time(), time.monotonic()
@@ -95,7 +95,8 @@ def _require_unchanged(stage: Stage, config: Config, fingerprint: str) -> None:
         raise StageError(f"{stage.name}: the source changed after the run was planned; run again when it rests")
 
 
-def _find(store: Store, fingerprint: str, verify: bool) -> tuple[Artifact | None, str | None]:
+def find(store: Store, fingerprint: str, verify: bool) -> tuple[Artifact | None, str | None]:
+    """The artifact where there is a whole one, and why it is made anew where it is damaged."""
     try:
         return store.lookup(fingerprint, verify=verify), None
     except DamagedError as damage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def test_the_image_has_the_parts_of_ray_that_jobs_and_metrics_need() -> None:
     """Plain `ray` has neither dashboard nor job server nor metrics exporter."""
     assert load("kubernetes/rayjob.yaml")["kind"] == "RayJob"
     assert "--metrics-export-port" in ENTRYPOINT.read_text()
-    assert '"ray[default]"' in (INFRA / "Dockerfile").read_text().split("pip install")[1].split("FROM")[0]
+    assert '".[jobs$' in (INFRA / "Dockerfile").read_text().split("pip install")[1].split("FROM")[0]
+    extras = tomllib.loads((INFRA.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert [name for name in extras["jobs"] if name.startswith("ray[default]")]
 
 
 def test_every_metric_is_in_the_readme() -> None:
@@ -80,16 +83,17 @@ def pods(value: Any) -> Any:
             yield from pods(inner)
 
 
-@pytest.mark.parametrize("name", ["raycluster", "rayjob"])
-def test_no_pod_runs_as_root_or_without_the_token(name: str) -> None:
+@pytest.mark.parametrize(("name", "least"), [("raycluster", 2), ("rayjob", 2), ("prefect-worker", 1)])
+def test_no_pod_runs_as_root_or_without_the_token(name: str, least: int) -> None:
     found = list(pods(load(f"kubernetes/{name}.yaml")))
-    assert len(found) >= 2
+    assert len(found) >= least
     for pod in found:
         assert pod["securityContext"]["runAsNonRoot"]
         (container,) = pod["containers"]
         assert {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"} <= {variable["name"] for variable in container["env"]}
         assert container["resources"]["limits"]["memory"]
-        assert container["volumeMounts"] == [{"name": "shm", "mountPath": "/dev/shm"}]
+        node_of_ray = name != "prefect-worker"
+        assert container.get("volumeMounts", []) == [{"name": "shm", "mountPath": "/dev/shm"}] * node_of_ray
 
 
 @pytest.mark.parametrize("role", ["head", "worker"])
@@ -103,6 +107,29 @@ def test_a_worker_says_that_no_head_answers() -> None:
     done = run("worker", RAY_HEAD_ADDRESS="127.0.0.1:1", RAY_AUTH_TOKEN="0" * 32, RAY_WAIT_SECONDS="1")
     assert done.returncode == 1
     assert "nothing answers at 127.0.0.1:1 after 1 s" in done.stderr
+
+
+def test_a_driver_of_jobs_starts_no_node_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "pretextflow").write_text('#!/bin/sh\necho "$RAY_ADDRESS $*"\n')
+    (tmp_path / "pretextflow").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = run("driver", "doctor", "--ray", RAY_JOB_SERVER="http://head:8265", RAY_AUTH_TOKEN="0" * 32, PATH=path)
+    assert (done.returncode, done.stdout) == (0, "http://head:8265 doctor --ray\n")
+
+
+def test_the_prefect_worker_reaches_the_cluster_and_the_server_that_there_are() -> None:
+    (container,) = next(pods(load("kubernetes/prefect-worker.yaml")))["containers"]
+    given = {variable["name"]: variable.get("value", "") for variable in container["env"]}
+    cluster = load("kubernetes/raycluster.yaml")["metadata"]["name"]
+    assert given["RAY_JOB_SERVER"] == f"http://{cluster}-head-svc:8265"
+    assert given["PREFECT_API_URL"].endswith("/api")
+    assert container["args"] == ["prefect-worker"]
+    assert (
+        container["image"]
+        == load("kubernetes/rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][
+            0
+        ]["image"]
+    )
 
 
 def test_an_unknown_role_lists_those_there_are() -> None:

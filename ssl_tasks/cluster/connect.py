@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ssl_tasks.cluster.reaper import VARIABLE, reaper
 from ssl_tasks.errors import RequestError
@@ -72,7 +73,7 @@ def connection(
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if address is not None:
-        _use_token()
+        use_token()
     import ray  # after the environment is set: it reads some of it when it is imported
 
     if ray.is_initialized():
@@ -120,11 +121,15 @@ def require_answer(address: str) -> None:
     Raises:
         RequestError: the address is no host:port, or nothing answers there.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
+    place = urlsplit(address if "://" in address else f"ray://{address}")
+    try:
+        host, port = place.hostname, place.port or {"http": 80, "https": 443}.get(place.scheme)
+    except ValueError:  # a port that is no number, or too large a one
+        host = port = None
+    if not host or not port:
         raise RequestError(f"ray_address: {address!r} is not host:port")
     try:
-        socket.create_connection((host, int(port)), timeout=3).close()
+        socket.create_connection((host, port), timeout=3).close()
     except OSError as error:
         raise RequestError(
             f"ray_address: no Ray cluster answers at {address} ({error}); start one with `ray start --head`, or leave "
@@ -132,7 +137,7 @@ def require_answer(address: str) -> None:
         ) from error
 
 
-def _use_token() -> None:
+def use_token() -> None:
     """Ray checks tokens by default since 2.60, but a client that connects by address sends one only when told to."""
     there = (
         "RAY_AUTH_TOKEN" in os.environ

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests_cluster import cluster
 
 from flows.cluster_check import check_cluster
 from flows.doctor import examine
@@ -23,36 +23,12 @@ from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 from ssl_tasks.training.config import PretrainConfig
 
-TOKEN = "3f" * 16
-
-
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-
-small = {"object_store_memory": 100 << 20, "include_dashboard": False}
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **small})
-cluster.add_node(num_cpus=1, resources={"special": 1}, object_store_memory=100 << 20)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """host:port of a cluster of two nodes with a token, in a process of its own: this one has another Ray."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
-        pipe = subprocess.PIPE
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
-        with subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=pipe, stdout=pipe, text=True, env=env) as cluster:
-            assert cluster.stdout is not None
-            found = next((line for line in cluster.stdout if re.match(r"[\w.]+:\d+$", line)), "")
-            assert found, "the cluster did not start"
-            yield found.strip()
-            cluster.communicate(timeout=60)
+    """host:port of a cluster of two nodes."""
+    with cluster({"num_cpus": 2}, {"num_cpus": 1, "resources": {"special": 1}}) as started:
+        yield started.address
 
 
 def recipe(store: Store, address: str, **pretrain: Any) -> Any:
