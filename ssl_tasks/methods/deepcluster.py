@@ -1,4 +1,4 @@
-"""DeepCluster: tell the cluster that an image's features fell into at the start of the epoch (arXiv 1807.05520).
+"""DeepCluster: tell the cluster that an image's features fell into at the last clustering (arXiv 1807.05520).
 
 pretrain: {method: {name: deepcluster, num_clusters: 100}}
 """
@@ -34,6 +34,9 @@ class DeepClusterConfig(MethodConfig):
     name: Literal["deepcluster"]
     num_clusters: int = Field(100, ge=2)
     """The paper found ten times as many as there are classes best: 10,000 for ImageNet."""
+    epochs_per_clustering: int = Field(1, ge=1)
+    """The paper's 1 gives the new classifier 5,000 steps on ImageNet. Where an epoch has few, it learns nothing before
+    the next one: ask for a hundred steps or more, in epochs."""
     pca_dim: int = Field(256, ge=1)
     """Of the whitened features that are clustered, at most."""
 
@@ -106,7 +109,7 @@ class DeepCluster(Method):
     labels: Tensor
     """(N,) int64, their clusters; before the first clustering row i has i mod `num_clusters`."""
     epoch: Tensor
-    """() int64, clusterings so far."""
+    """() int64, epochs that have begun."""
 
     def __init__(self, config: DeepClusterConfig, backbone: nn.Module, input_shape: tuple[int, ...]) -> None:
         super().__init__(config, backbone, input_shape)
@@ -135,7 +138,15 @@ class DeepCluster(Method):
         self.labels = torch.arange(stats.num_rows).to(self.labels) % self.config.num_clusters
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
-        """Cluster all train rows' features on rank 0, and start the classifier anew on all."""
+        """Where a clustering is due, cluster all train rows' features on rank 0, and start the classifier anew on all."""
+        due = int(self.epoch) % self.config.epochs_per_clustering == 0
+        if due:
+            self._cluster(embed)
+        self.epoch += 1
+        if due:
+            self._start_classifier()
+
+    def _cluster(self, embed: Callable[[], Tensor]) -> None:
         labels = torch.empty_like(self.labels)
         if rank() == 0:
             features = torch.nan_to_num(embed()).numpy()  # a loss that is no number stops the run on all ranks
@@ -143,8 +154,6 @@ class DeepCluster(Method):
             found = cluster(features, config.num_clusters, config.pca_dim, int(self.epoch))
             labels.copy_(torch.from_numpy(found))
         self.labels = from_rank_0(labels)
-        self.epoch += 1
-        self._start_classifier()
 
     @torch.no_grad()
     def _start_classifier(self) -> None:

@@ -90,9 +90,9 @@ def test_more_clusters_than_rows_are_refused_by_key():
 GAPS = torch.tensor([3, 4, 8, 15, 16, 23, 42, 99])
 
 
-def with_gaps(num_clusters: int = 3) -> DeepCluster:
+def with_gaps(num_clusters: int = 3, **options: int) -> DeepCluster:
     torch.manual_seed(0)
-    method = SPEC.method(DeepClusterConfig(name="deepcluster", num_clusters=num_clusters), TinyConv(), SHAPE)
+    method = SPEC.method(DeepClusterConfig(name="deepcluster", num_clusters=num_clusters, **options), TinyConv(), SHAPE)
     method.prepare(TrainStats(len(GAPS), torch.zeros(1, *SHAPE), GAPS))
     return method.double()
 
@@ -128,6 +128,23 @@ def test_an_epoch_begins_with_new_pseudo_labels_and_a_new_classifier():
     assert len(method.labels.unique()) == 3
     assert not torch.equal(*starts)
     assert float(starts[0].std()) == pytest.approx(0.01, rel=0.6)
+
+
+def test_a_clustering_may_hold_for_several_epochs():
+    method = with_gaps(epochs_per_clustering=3)
+    labels, weights, asked = [], [], []
+
+    def embed() -> Tensor:
+        asked.append(len(labels))
+        return rows(8, 6, seed=len(labels)).float()
+
+    for _ in range(7):
+        method.before_epoch(embed)
+        labels.append(method.labels.tolist())
+        weights.append(method.classifier.weight.detach().clone())
+    assert asked == [0, 3, 6]
+    assert labels[0] == labels[1] == labels[2] != labels[3] == labels[5]
+    assert [torch.equal(weights[0], weight) for weight in weights[:4]] == [True, True, True, False]
 
 
 def test_a_method_that_is_loaded_in_mid_epoch_goes_on_with_the_same_labels():
