@@ -138,7 +138,7 @@ class DeepCluster(Method):
         self.labels = torch.arange(stats.num_rows).to(self.labels) % self.config.num_clusters
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
-        """Where a clustering is due, cluster all train rows' features on rank 0, and start the classifier anew on all."""
+        """Where a clustering is due: cluster all train rows' features on rank 0, start the classifier anew on all."""
         due = int(self.epoch) % self.config.epochs_per_clustering == 0
         if due:
             self._cluster(embed)
