@@ -58,7 +58,8 @@ def train(job: Job, address: str | None = None) -> dict[str, Any]:
     job.out.entries.update({name: FileEntry.model_validate(entry) for name, entry in done["entries"].items()})
     job.out.schemas.update(done["schemas"])
     spilled = spill.most_spilled(job)
-    return {**done["measured"], "spilled_bytes": spilled, **({"warnings": spill.warning(spilled)} if spilled else {})}
+    warnings = [*done["measured"].get("warnings", []), *(spill.warning(spilled) if spilled else [])]
+    return {**done["measured"], "spilled_bytes": spilled, **({"warnings": warnings} if warnings else {})}
 
 
 def _of_a_local_ray(config: PretrainConfig, cores: int) -> dict[str, Any]:

@@ -125,6 +125,11 @@ class Method(nn.Module):
     def prepare(self, stats: TrainStats) -> None:
         """Compute what is needed once from train rows, into buffers, before step 0."""
 
+    def chance(self) -> dict[str, float]:
+        """What `forward` logs of a method that only guesses, by name, of those values that tell. A run that ends there says
+        so: it learned nothing."""
+        return {}
+
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
         """Called at the start of every epoch; `embed()` gives features of all train rows, in payload order."""
 

@@ -122,6 +122,10 @@ class Combined(Method):
         for part in self._parts().values():
             part.before_epoch(embed_once)
 
+    def chance(self) -> dict[str, float]:
+        """That of each method."""
+        return {f"{name}_{key}": value for name, part in self._parts().items() for key, value in part.chance().items()}
+
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the weighted sum, and all that each method logs, its own loss too, below its name.
 

@@ -110,6 +110,10 @@ class ContextPrediction(Method):
         self.size = input_size(backbone, input_shape, config.patch_size, "patch_size")
         self.classifier = mlp(2 * self.num_features, config.hidden_dim, config.hidden_dim, len(PLACES))
 
+    def chance(self) -> dict[str, float]:
+        """Of eight places."""
+        return {"loss": math.log(len(PLACES))}
+
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the cross entropy over places (log 8 = 2.079 at chance), and `place_accuracy`."""
         (view,) = batch.views

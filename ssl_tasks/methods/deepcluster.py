@@ -5,6 +5,7 @@ pretrain: {method: {name: deepcluster, num_clusters: 100}}
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import ClassVar, Literal
@@ -162,6 +163,10 @@ class DeepCluster(Method):
         keys = row_keys(0, int(self.epoch), torch.arange(len(weight)))
         weight.copy_(0.01 * normal(keys, "deepcluster.classifier", weight.shape[1]))
         self.classifier.bias.zero_()
+
+    def chance(self) -> dict[str, float]:
+        """Of all clusters."""
+        return {"loss": math.log(self.config.num_clusters)}
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, log `num_clusters` at chance, and `cluster_accuracy`."""

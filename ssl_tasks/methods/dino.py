@@ -5,6 +5,7 @@ pretrain: {method: {name: dino, num_local: 6}}
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -85,6 +86,10 @@ class DINO(Method):
     def views_for(cls, config: DINOConfig) -> ViewSpec:
         """Two global views and the local ones."""
         return multi_crop(config.num_local)
+
+    def chance(self) -> dict[str, float]:
+        """A teacher that says the same of all images."""
+        return {"teacher_entropy": math.log(self.config.out_dim)}
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, log `out_dim` at chance, and `teacher_entropy`, which goes to 0 or log `out_dim` in a collapse."""

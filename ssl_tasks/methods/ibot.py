@@ -5,6 +5,7 @@ pretrain: {backbone: vit_tiny_patch16_224, method: {name: ibot, num_local: 6}}
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -164,6 +165,10 @@ class IBOT(PatchMethod):
 
     def _tokenizer(self) -> Tokenizer:
         return Tokenizer(self.vit, self.head, self.patch_head)
+
+    def chance(self) -> dict[str, float]:
+        """A teacher that says the same of all images."""
+        return {"teacher_entropy": math.log(self.config.out_dim)}
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the weighted sum of `cls_loss`, log `out_dim` at chance, and `patch_loss`, `mask_probability` times

@@ -5,6 +5,7 @@ pretrain: {method: {name: instance_discrimination, temperature: 0.07}}
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -124,6 +125,10 @@ class InstanceDiscrimination(Method):
         directions = functional.normalize(random.to(self.bank), dim=1)
         self.bank = directions[1:].clone()
         self.normalizer = stats.num_rows * (self.bank @ directions[0] / self.config.temperature).exp().mean()
+
+    def chance(self) -> dict[str, float]:
+        """Of all train rows; noise-contrastive estimation has no such value."""
+        return {"loss": math.log(len(self.bank))} if len(self.bank) <= FULL_SOFTMAX_ROWS else {}
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`; `instance_accuracy`, how often the own entry is the nearest; `proximity`, the squared distance."""

@@ -121,6 +121,10 @@ class Jigsaw(Method):
             size.append(tile)
         return cut(images_BCHW, axes[0], axes[1], (size[0], size[1])), order
 
+    def chance(self) -> dict[str, float]:
+        """Of all orders."""
+        return {"loss": math.log(len(self.permutations))}
+
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the cross entropy over orders (log num_permutations at chance), and `permutation_accuracy`."""
         (view,) = batch.views

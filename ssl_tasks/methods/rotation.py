@@ -5,6 +5,7 @@ pretrain: {method: {name: rotation}}
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -39,6 +40,10 @@ class Rotation(Method):
         if input_shape[1] != input_shape[2]:
             raise RequestError(f"pretrain.method: rotation needs square images, and these are {input_shape[1:]}")
         self.classifier = nn.Linear(self.num_features, NUM_TURNS)
+
+    def chance(self) -> dict[str, float]:
+        """Of four turns."""
+        return {"loss": math.log(NUM_TURNS)}
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`, the cross entropy over turns (equation 3; log 4 = 1.386 at chance), and `turn_accuracy`."""

@@ -5,6 +5,7 @@ pretrain: {method: {name: swav, num_prototypes: 300, num_local: 6}}
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -90,6 +91,10 @@ class SwAV(Method):
             f"pretrain.method.num_prototypes: {batch_size + config.queue_size} rows are shared out evenly among "
             f"{config.num_prototypes} prototypes, less than a row for each; use fewer, or a longer queue_size"
         ]
+
+    def chance(self) -> dict[str, float]:
+        """Codes that are the same for all images."""
+        return {"loss": math.log(self.config.num_prototypes)}
 
     def forward(self, batch: Batch, phase: str) -> dict[str, Tensor]:
         """`loss`: log `num_prototypes` at chance."""

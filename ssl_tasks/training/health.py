@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +12,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssl_tasks.errors import StageError
+
+LAST = 20
+"""One in so many steps are the end of a training."""
+NEARLY = 0.99
+"""Share of the value of guessing from which on nothing is said to be learned."""
 
 
 @torch.no_grad()
@@ -81,6 +88,24 @@ def knn_accuracy(features: Tensor, labels: Tensor, k: int = 10, temperature: flo
         votes.scatter_add_(1, labels[index], torch.exp(nearest / temperature))
         correct += int((votes.argmax(dim=1) == labels[rows]).sum())
     return correct / num_rows
+
+
+def guesses(history: Mapping[str, Sequence[float]], chance: Mapping[str, float]) -> list[str]:
+    """What to tell where training ended at the value of guessing, or so near it that no feature can come of it.
+
+    Args:
+        history: values over steps of what the method logs.
+        chance: of some of them, see `Method.chance`.
+    """
+    found = []
+    for name, value in chance.items():
+        ended = statistics.fmean(history[name][-max(1, len(history[name]) // LAST) :])
+        if ended >= NEARLY * value:
+            found.append(
+                f"{name} ended at {ended:.3f}, where guessing is ({value:.3f}): the method learned nothing. Train "
+                "longer, lower pretrain.optimizer.lr, or set the method's options for few rows (ssl_tasks/methods/README.md)"
+            )
+    return found
 
 
 @dataclass

@@ -19,6 +19,7 @@ from ssl_tasks import methods
 from ssl_tasks.encoder import ENCODER_FILE, EncoderInfo, save_weights
 from ssl_tasks.schema import HEALTH_FILE, METRICS_FILE, TOKENIZER_FILE
 from ssl_tasks.training import bottleneck
+from ssl_tasks.training.health import guesses
 from ssl_tasks.training.job import DONE_FILE, Job
 from ssl_tasks.training.loop import Trainer
 from ssl_tasks.training.probe import geometry
@@ -102,7 +103,8 @@ def _measured(trainer: Trainer, seconds: float) -> dict[str, Any]:
         "choice": trainer.choice,
         **{name: values[-1] for name, values in trainer.health.items() if name != "step"},
     }
-    return _without_nan(measured)
+    told = guesses(trainer.history, trainer.method.chance())
+    return _without_nan(measured | ({"warnings": told} if told else {}))
 
 
 def _without_nan(measured: dict[str, Any]) -> dict[str, Any]:

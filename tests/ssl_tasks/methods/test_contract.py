@@ -126,6 +126,17 @@ def test_loss_follows_from_weights_inputs_and_keys_alone(case):
     assert not torch.equal(first, loss_of(make(*case, seed=3), batch))
 
 
+def test_a_method_that_says_the_same_of_everything_is_at_chance(case):
+    method, (phase, *_) = make(*case), make(*case).phases
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.zero_()
+    logged = {key: value.detach() for key, value in method(make_batch(*case), phase).items()}
+    for key, value in method.chance().items():
+        away = float(logged["proximity"]) * method.config.proximal_weight if "proximity" in logged else 0.0
+        assert float(logged[key]) - away == pytest.approx(value, rel=1e-5)
+
+
 def test_every_view_is_used(case):
     batch = make_batch(*case)
     before = loss_of(make(*case), batch)

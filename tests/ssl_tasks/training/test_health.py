@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ssl_tasks.errors import StageError
-from ssl_tasks.training.health import Watchdog, alignment, feature_std, knn_accuracy, rankme, uniformity
+from ssl_tasks.training.health import Watchdog, alignment, feature_std, guesses, knn_accuracy, rankme, uniformity
 
 
 def test_feature_std_is_one_on_the_sphere_and_zero_when_collapsed():
@@ -88,6 +88,16 @@ def test_watchdog_stops_after_several_checks_with_collapsed_projections_and_name
             StageError, match=r"projections have collapsed at step 50 \(projection_std .*3 checks in a row"
         ):
             dog.check_projections(50, dead)
+
+
+def test_a_training_that_ends_where_guessing_is_says_so():
+    chance = {"loss": 4.0, "teacher_entropy": 2.0}
+    falls = [5.0] * 80 + [3.9] * 20
+    assert guesses({"loss": falls, "teacher_entropy": [2.0] * 40 + [1.5] * 60}, chance) == []
+    (told,) = guesses({"loss": falls, "teacher_entropy": [1.0] * 95 + [1.99] * 5, "other": [4.0]}, chance)
+    assert told.startswith("teacher_entropy ended at 1.990, where guessing is (2.000): the method learned nothing.")
+    (told,) = guesses({"loss": [3.0, 4.5]}, {"loss": 4.0})  # fewer steps than twenty: the last one
+    assert told.startswith("loss ended at 4.500")
 
 
 def test_watchdog_stops_at_features_that_are_no_numbers():
