@@ -126,8 +126,7 @@ class Method(nn.Module):
         """Compute what is needed once from train rows, into buffers, before step 0."""
 
     def chance(self) -> dict[str, float]:
-        """What `forward` logs of a method that only guesses, by name, of those values that tell. A run that ends there says
-        so: it learned nothing."""
+        """Logged values that tell a method which only guesses, by name: what they are then. A run that ends there says so."""
         return {}
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:

@@ -103,7 +103,8 @@ def guesses(history: Mapping[str, Sequence[float]], chance: Mapping[str, float])
         if ended >= NEARLY * value:
             found.append(
                 f"{name} ended at {ended:.3f}, where guessing is ({value:.3f}): the method learned nothing. Train "
-                "longer, lower pretrain.optimizer.lr, or set the method's options for few rows (ssl_tasks/methods/README.md)"
+                "longer, lower pretrain.optimizer.lr, or give it the options that few rows ask for "
+                "(ssl_tasks/methods/README.md)"
             )
     return found
 
