@@ -126,7 +126,7 @@ class Method(nn.Module):
         """Compute what is needed once from train rows, into buffers, before step 0."""
 
     def chance(self) -> dict[str, float]:
-        """Logged values that tell a method which only guesses, by name: what they are then. A run that ends there says so."""
+        """What logged values are, by name, where a method only guesses; a run that ends there says so."""
         return {}
 
     def before_epoch(self, embed: Callable[[], Tensor]) -> None:
