@@ -1,6 +1,6 @@
 """What each method costs in the pipeline beside the same module stepped on tensors in memory. Prints JSON and a table.
 
-    python tests/benchmarks/methods.py WORK_FOLDER [SIZES [METHODS]]     # digits,32px and all; two hours on two cores
+    python tests/benchmarks/methods.py WORK_FOLDER [SIZES [METHODS]]     # digits,32px and all; an hour on two cores
 
 Both sides train the same module, optimizer, layout and threads, in turn, for `ROUNDS` rounds. The pipeline is the feed
 (views made by Ray Data in processes of its own) and the training loop, from the first step after `WARM_UP` to the last;
@@ -32,7 +32,7 @@ SIZES: dict[str, tuple[str, ...]] = {"digits": (), "32px": ("normalize.size=32",
 BACKBONES = {"32px": {"test_resnet": "resnet10t"}}
 IN_COLOUR = {"colorization": ("pretrain.method.name=colorization",)}
 """Left out of the candidates, whose images are grey."""
-ROUNDS, SECONDS, WARM_UP, NUM_BATCHES = 3, 8.0, 8, 4
+ROUNDS, SECONDS, WARM_UP, NUM_BATCHES = 2, 4.0, 4, 4
 """Seconds of each side in each round; steps that are not counted; batches of the side without a feed."""
 SHARE, RATE = 0.9, 1000.0
 
