@@ -28,7 +28,10 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 CANDIDATES = Path(__file__).with_name("methods_digits.yaml")
-SIZES: dict[str, tuple[str, ...]] = {"digits": (), "32px": ("normalize.size=32", "normalize.channels=3")}
+SIZES: dict[str, tuple[str, ...]] = {
+    "digits": (),
+    "32px": ("normalize.size=32", "normalize.channels=3", "pretrain.batch_size=64"),
+}
 BACKBONES = {"32px": {"test_resnet": "resnet10t"}}
 IN_COLOUR = {"colorization": ("pretrain.method.name=colorization",)}
 """Left out of the candidates, whose images are grey."""
