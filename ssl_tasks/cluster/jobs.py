@@ -6,6 +6,7 @@ run("http://head:8265", ["python", "-m", "ssl_tasks.cluster.look", "", store], n
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import shlex
 import time
@@ -64,6 +65,8 @@ def _client(address: str) -> Any:
         os.environ.setdefault(variable, value)
     use_token()
     require_answer(address)
+    if importlib.util.find_spec("aiohttp") is None:
+        raise RequestError("ray_address: stages as Ray jobs need the extra `jobs`: pip install 'pretextflow[jobs]'")
     os.environ["RAY_API_SERVER_ADDRESS"] = address  # else a RAY_ADDRESS of the environment is taken, whatever is given
     import ray.exceptions
     from ray.job_submission import JobSubmissionClient

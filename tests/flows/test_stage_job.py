@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from flows.execution import Execution
+from ssl_tasks.cluster import jobs
 from ssl_tasks.errors import RequestError, StageError, TryAgainError
 
 ADDRESS = "ray_address=http://127.0.0.1:8265"
@@ -18,16 +21,19 @@ Begin = Callable[..., Execution]
 @pytest.fixture
 def submitted(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[dict[str, Any]]:
     """The jobs that were submitted; each runs at once, as a process on this host with the tiny DAG."""
-    jobs: list[dict[str, Any]] = []
+    told: list[dict[str, Any]] = []
 
     def run(address: str, command: Sequence[str], *, name: str, num_cpus: float = 0.0) -> str:
-        jobs.append({"address": address, "name": name, "num_cpus": num_cpus})
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+        told.append({"address": address, "name": name, "num_cpus": num_cpus})
+        assert command[0] == "python"  # of the node
+        done = subprocess.run(
+            [sys.executable, *command[1:]], capture_output=True, text=True, env=environment, timeout=60
+        )
         return done.stdout.rstrip().splitlines()[-1] if done.returncode == 0 else done.stderr
 
     monkeypatch.setattr("ssl_tasks.cluster.jobs.run", run)
     monkeypatch.setattr("flows.execution.check_ray", lambda recipe: None)
-    return jobs
+    return told
 
 
 def run(execution: Execution) -> list[str]:
@@ -92,3 +98,12 @@ def test_a_store_that_only_the_cluster_sees_is_refused(
     monkeypatch.setattr("ssl_tasks.store.Store.lookup", lambda *_, **__: None)
     with pytest.raises(RequestError, match=r"store: the cluster has another .* than this host"):
         execution.run_stage("ingest")
+
+
+def test_without_the_extra_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.raises(RequestError, match=r"pip install 'pretextflow\[jobs\]'"),
+    ):
+        jobs.run(f"http://127.0.0.1:{listening.getsockname()[1]}", ["true"], name="any")

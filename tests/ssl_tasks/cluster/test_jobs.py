@@ -1,4 +1,7 @@
-"""Ray jobs on a cluster with a job server, asked by a process on no node of it."""
+"""Ray jobs on a cluster with a job server, asked by a process on no node of it.
+
+pip install --editable '.[test,jobs]' && pytest tests/ssl_tasks/cluster/test_jobs.py
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,8 @@ from flows.recipe import load_recipe
 from ssl_tasks.cluster import jobs
 from ssl_tasks.errors import RequestError, TryAgainError
 from ssl_tasks.store import Store
+
+pytest.importorskip("aiohttp", reason="a job server needs the extra `jobs`: see the head of this file")
 
 
 @pytest.fixture(scope="module")
