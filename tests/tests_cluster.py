@@ -27,7 +27,7 @@ head, *nodes = [{"object_store_memory": 100 << 20, **node} for node in json.load
 cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
 for node in nodes:
     cluster.add_node(**node)
-print("started", cluster.address, cluster.head_node.webui_url, flush=True)
+print("started", cluster.address, cluster.head_node.webui_url or "nowhere", flush=True)
 sys.stdin.read()
 cluster.shutdown()
 """
@@ -40,7 +40,7 @@ class Started:
     address: str
     """host:port."""
     server: str
-    """http://host:port of its job server, where the head was told `include_dashboard`."""
+    """http://host:port of its job server, where the head was told `include_dashboard`; else http://nowhere."""
 
 
 @contextlib.contextmanager
