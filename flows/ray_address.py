@@ -26,7 +26,7 @@ def cluster_address(given: str | None) -> str | None:
 def job_server(recipe: Recipe) -> str | None:
     """The address of the job server that the recipe or RAY_ADDRESS names; None where stages run in this process."""
     address = recipe.ray_address or os.environ.get("RAY_ADDRESS")
-    return address if address and is_job_server(address) else None
+    return address if is_job_server(address) else None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import FrameType
@@ -104,7 +105,8 @@ def make_here(request: Request) -> dict[str, Any]:
         return asdict(made)
     except PretextflowError as error:
         return {"error": str(error), "kind": type(error).__name__}
-    except Exception as error:  # told to the run, which may try again
+    except Exception as error:  # told to the run, which may try again; where it came from is in the job's log
+        traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}", "kind": "unforeseen"}
 
 

@@ -124,12 +124,8 @@ def test_the_prefect_worker_reaches_the_cluster_and_the_server_that_there_are() 
     assert given["RAY_JOB_SERVER"] == f"http://{cluster}-head-svc:8265"
     assert given["PREFECT_API_URL"].endswith("/api")
     assert container["args"] == ["prefect-worker"]
-    assert (
-        container["image"]
-        == load("kubernetes/rayjob.yaml")["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][
-            0
-        ]["image"]
-    )
+    (of_a_node,) = next(pods(load("kubernetes/rayjob.yaml")))["containers"]
+    assert container["image"] == of_a_node["image"]
 
 
 def test_an_unknown_role_lists_those_there_are() -> None:

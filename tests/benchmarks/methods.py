@@ -1,6 +1,6 @@
 """What each method costs in the pipeline beside the same module stepped on tensors in memory. Prints JSON and a table.
 
-    python tests/benchmarks/methods.py WORK_FOLDER [SIZES [METHODS]]     # digits,32px and all; an hour on two cores
+    python tests/benchmarks/methods.py WORK_FOLDER [SIZES [METHODS]]     # digits,32px and all
 
 Both sides train the same module, optimizer, layout and threads, in turn, for `ROUNDS` rounds. The pipeline is the feed
 (views made by Ray Data in processes of its own) and the training loop, from the first step after `WARM_UP` to the last;
