@@ -105,7 +105,7 @@ def _halve(
 ) -> list[Reached]:  # fmt: skip
     from flows.ray_address import ray_environment
     from flows.search import train_to
-    from ssl_tasks.cluster.nodes import Demand
+    from ssl_tasks.cluster.room import Demand
     from ssl_tasks.cluster.search import halve
     from ssl_tasks.report.searched import MEASURES, number
 

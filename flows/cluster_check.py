@@ -20,7 +20,7 @@ def check_cluster(recipe: Recipe) -> None:
     Raises:
         RequestError: the first check that fails: reach and token, nodes, versions, store, /dev/shm, room.
     """
-    from ssl_tasks.cluster.nodes import room
+    from ssl_tasks.cluster.room import room
 
     config = getattr(recipe, "pretrain", None)
     if not isinstance(config, PretrainConfig):
@@ -40,8 +40,9 @@ def seen(address: str, store: str, config: PretrainConfig) -> list[Seen]:
     Raises:
         RequestError: nothing answers there, or the cluster does not let this host in.
     """
+    from ssl_tasks.cluster.checks import judge
     from ssl_tasks.cluster.look import ask
-    from ssl_tasks.cluster.nodes import judge, versions
+    from ssl_tasks.cluster.nodes import versions
 
     return judge(ask(address, store), config, here=versions())
 
@@ -50,6 +51,7 @@ def _this_machine(config: PretrainConfig) -> Node:
     """As a local Ray will declare it: CPUs and custom resources as needed, GPUs as there are."""
     import torch
 
-    from ssl_tasks.cluster.nodes import Demand, Node
+    from ssl_tasks.cluster.nodes import Node
+    from ssl_tasks.cluster.room import Demand
 
     return Node("this machine", {**Demand.of(config, use_gpu=False).total, "GPU": float(torch.cuda.device_count())})

@@ -52,6 +52,7 @@ def cluster(*nodes: dict[str, Any]) -> Iterator[Started]:
         patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # jobs call `python`
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry), "PATH": path}
+        env["RAY_local_fs_capacity_threshold"] = "1"  # by default Ray spills nothing to a disk that is 95% full
         command = [sys.executable, "-c", CODE, json.dumps(nodes)]
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as process:
             assert process.stdout is not None

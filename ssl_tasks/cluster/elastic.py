@@ -18,7 +18,8 @@ from typing import Any
 from ray.train.v2._internal.execution.scaling_policy import ElasticScalingPolicy, NoopDecision, ScalingDecision
 
 from ssl_tasks.cluster import look
-from ssl_tasks.cluster.nodes import Node, largest
+from ssl_tasks.cluster.nodes import Node
+from ssl_tasks.cluster.room import largest
 from ssl_tasks.cluster.starts import tell
 from ssl_tasks.training.job import Job, checkpoint_steps
 

@@ -23,6 +23,7 @@ from typing import Any
 from ssl_tasks.cluster import jobs
 from ssl_tasks.cluster.connect import connection, require_answer
 from ssl_tasks.cluster.nodes import Node, versions
+from ssl_tasks.cluster.spill import may_spill_here
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 
@@ -164,7 +165,8 @@ def _node(node: dict[str, Any], task: Any, store: str, probe: str) -> Node:
 def tell(store: str, probe: str, node_id: str) -> dict[str, Any]:
     """What the node it runs on says of itself; reads the driver's probe and writes one for the driver."""
     shm = shutil.disk_usage(SHM).total if SHM.is_dir() else None
-    return {"versions": versions(), "shm_bytes": shm, "store": _try_store(store, probe, node_id) if store else ""}
+    seen = _try_store(store, probe, node_id) if store else ""
+    return {"versions": versions(), "shm_bytes": shm, "spill_bytes": may_spill_here(), "store": seen}
 
 
 def _try_store(store: str, probe: str, node_id: str) -> str:

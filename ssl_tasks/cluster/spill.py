@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ssl_tasks.training.job import Job
 
 FILES = "spilled-"
 FOLDER_VARIABLE = "RAY_object_spilling_directory"
+LIMIT_VARIABLE, LIMIT = "RAY_local_fs_capacity_threshold", 0.95
+"""The share of a disk in use from which Ray writes no object there; its variable and its default."""
 
 
 class SpillWatch:
@@ -37,17 +40,27 @@ class SpillWatch:
 def spilled_here() -> int:
     """Bytes of objects on this node's disk now; a connection to Ray must stand."""
     import ray
-    import ray._private.worker
     from ray._private.ray_constants import DEFAULT_OBJECT_PREFIX
 
-    node: Any = ray._private.worker._global_node  # no public name gives it
-    parent = os.environ.get(FOLDER_VARIABLE) or node.get_session_dir_path()
-    folder, found = Path(parent) / f"{DEFAULT_OBJECT_PREFIX}_{ray.get_runtime_context().get_node_id()}", 0
+    folder, found = _parent() / f"{DEFAULT_OBJECT_PREFIX}_{ray.get_runtime_context().get_node_id()}", 0
     with contextlib.suppress(OSError):  # Ray makes it when it needs it, and deletes files at any time
         for entry in os.scandir(folder):
             with contextlib.suppress(OSError):
                 found += entry.stat().st_size
     return found
+
+
+def may_spill_here() -> int:
+    """Bytes that Ray may still write to this node's disk; not more than 0 where none."""
+    disk = shutil.disk_usage(_parent())
+    return int(disk.free - (1 - float(os.environ.get(LIMIT_VARIABLE, LIMIT))) * disk.total)
+
+
+def _parent() -> Path:
+    import ray._private.worker
+
+    node: Any = ray._private.worker._global_node  # no public name gives it
+    return Path(os.environ.get(FOLDER_VARIABLE) or node.get_session_dir_path())
 
 
 def clear(job: Job) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import ray
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 
-from ssl_tasks.cluster.nodes import Demand, lacks
+from ssl_tasks.cluster.room import Demand, lacks
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.training.job import STARTS, Job
 

@@ -10,7 +10,8 @@ from typing import Any
 from ssl_tasks.artifact import FileEntry
 from ssl_tasks.cluster import look, spill
 from ssl_tasks.cluster.connect import Connection, connection
-from ssl_tasks.cluster.nodes import Demand, Node, largest, room, wants_gpu
+from ssl_tasks.cluster.nodes import Node
+from ssl_tasks.cluster.room import Demand, largest, room, wants_gpu
 from ssl_tasks.cluster.watch import watch
 from ssl_tasks.cluster.worker import train_worker
 from ssl_tasks.errors import RequestError, StageError, TryAgainError

@@ -18,7 +18,7 @@ from typing import Any
 
 from ssl_tasks.cluster import look
 from ssl_tasks.cluster.connect import Connection
-from ssl_tasks.cluster.nodes import Demand, fits, lacks, room
+from ssl_tasks.cluster.room import Demand, fits, lacks, room
 from ssl_tasks.errors import TryAgainError
 from ssl_tasks.store.output import PROGRESS_FILE
 from ssl_tasks.training.config import PretrainConfig

@@ -12,7 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from ssl_tasks.cluster import look
-from ssl_tasks.cluster.nodes import Demand, Node, largest, room
+from ssl_tasks.cluster.nodes import Node
+from ssl_tasks.cluster.room import Demand, largest, room
 from ssl_tasks.cluster.train import _workers_here
 from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError

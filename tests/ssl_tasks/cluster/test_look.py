@@ -18,7 +18,8 @@ from flows.cluster_check import check_cluster
 from flows.doctor import examine
 from flows.recipe import load_recipe
 from ssl_tasks.cluster import look
-from ssl_tasks.cluster.nodes import judge, versions
+from ssl_tasks.cluster.checks import judge
+from ssl_tasks.cluster.nodes import versions
 from ssl_tasks.errors import RequestError
 from ssl_tasks.store import Store
 from ssl_tasks.training.config import PretrainConfig
@@ -43,9 +44,9 @@ def test_all_nodes_answer_and_leave_no_probe(address: str, store: Store) -> None
     assert [node.problem for node in nodes] == ["", ""]
     assert [node.store for node in nodes] == ["", ""]
     assert all(node.versions == versions() for node in nodes)
-    assert all(node.shm_bytes for node in nodes)
+    assert all(node.shm_bytes and node.spill_bytes for node in nodes)
     assert store.list("runs") == []
-    assert [each.level for each in judge(nodes, PretrainConfig(), versions())] == ["ok"] * 5
+    assert [each.level for each in judge(nodes, PretrainConfig(), versions())] == ["ok"] * 6
 
 
 SPILLS = """
@@ -70,6 +71,7 @@ def test_objects_that_go_to_the_disk_are_seen(address: str) -> None:
     """160 MB in a node's store of 100 MB."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
     done = subprocess.run([sys.executable, "-c", SPILLS, address], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
     before, after = map(int, done.stdout.split())
     assert before == 0
     assert 40 << 20 <= after <= 170 << 20

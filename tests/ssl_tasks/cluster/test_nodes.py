@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from ssl_tasks.cluster.nodes import Demand, Node, Seen, fits, judge, lacks, room, versions, wants_gpu
+from ssl_tasks.cluster.checks import judge
+from ssl_tasks.cluster.nodes import Node, Seen, versions
+from ssl_tasks.cluster.room import Demand, fits, lacks, room, wants_gpu
 from ssl_tasks.config import semantic
 from ssl_tasks.errors import RequestError
 from ssl_tasks.training.config import PretrainConfig
@@ -31,7 +33,7 @@ def failed(found: list[Seen]) -> list[str]:
 
 def test_a_cluster_that_has_all_is_said_to() -> None:
     found = judge([node(), node("10.0.0.2")], config(num_workers=4), HERE)
-    assert [each.level for each in found] == ["ok"] * 5
+    assert [each.level for each in found] == ["ok"] * 6
     assert found[-1].found == "holds 4 workers of 1 CPU and 4 CPU for their feed"
 
 
@@ -164,6 +166,14 @@ def test_a_container_with_the_usual_64_mb_of_shared_memory() -> None:
     (said,) = failed(judge([small, replace(small, name="c", shm_bytes=None)], config(), HERE))
     assert "node 10.0.0.4 has 0.07 GB at /dev/shm and an object store of 2.00 GB" in said
     assert "--shm-size" in said
+
+
+def test_a_disk_on_which_ray_writes_nothing_is_warned_of() -> None:
+    nodes = [replace(node(f"n{left}"), spill_bytes=left) for left in (-1, 0, 1)]
+    found = [each for each in judge(nodes, config(), HERE) if each.check == "cluster disk"]
+    assert [each.level for each in found] == ["warn", "warn"]
+    assert "the disk of node n-1 is so full that Ray writes no object there" in str(found[0])
+    assert str(found[1]).endswith("free some of it, or restart Ray there with --temp-dir on another disk")
 
 
 @pytest.mark.parametrize(("share", "workers"), [(0.5, 2), (1.5, 1)])
