@@ -21,6 +21,8 @@ from ssl_tasks.training.job import Job
 
 MAX_BLOCKS = 512
 MAX_BLOCK_BYTES = 32 << 20
+BLOCK_STEPS = 16
+"""Steps of a task, where they are small: its start and its result cost the training process 10 to 20 ms."""
 BUFFER_BYTES = 512 << 20
 
 
@@ -40,9 +42,9 @@ def _in_order(ready: queue.Queue[Any], first: int, last: int) -> Iterator[dict[s
         made = ready.get()
         if isinstance(made, BaseException):
             raise made
-        # blocks are merged and split on the way, so every batch carries its step
-        assert int(made.pop("step")[0]) == step, f"the feed gave another step than {step}"
-        yield {name: values[0] for name, values in made.items()}
+        # blocks may be merged and split on the way, so every step carries its number
+        assert int(made.pop("step")) == step, f"the feed gave another step than {step}"
+        yield made
 
 
 def _pull(ready: queue.Queue[Any], job: Job, rank: int, world: int, first: int, last: int) -> None:
@@ -50,8 +52,9 @@ def _pull(ready: queue.Queue[Any], job: Job, rank: int, world: int, first: int, 
 
     Rest.is_ahead = ready.full
     try:
-        for made in _dataset(job, rank, world, first, last).iter_batches(batch_size=1, prefetch_batches=2):
-            ready.put(made)
+        for block in _dataset(job, rank, world, first, last).iter_batches(batch_size=None, prefetch_batches=2):
+            for row in range(len(block["step"])):
+                ready.put({name: values[row] for name, values in block.items()})
     except BaseException as error:  # raised again where the batch is waited for
         ready.put(error)
 
@@ -85,11 +88,22 @@ def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
         step = batch["id"] + first
         return {"step": step, **{name: values[None] for name, values in made.items()}}
 
-    steps = last - first
-    blocks = max(min(steps, MAX_BLOCKS), -(-steps * _step_bytes(job, world) // MAX_BLOCK_BYTES))
     # Not `ray.data.range`, whose read tasks, one a block and 512 of them, all run before the first view is made.
-    tables = [pa.table({"id": part}) for part in np.array_split(np.arange(steps), max(1, min(steps, blocks)))]
+    sizes = block_sizes(last - first, _step_bytes(job, world), job.config.feed_workers)
+    parts = np.split(np.arange(last - first), np.cumsum(sizes)[:-1])
+    tables = [pa.table({"id": part}) for part in parts]
     return ray.data.from_arrow(tables).map_batches(load, batch_size=1, num_cpus=1, concurrency=job.config.feed_workers)
+
+
+def block_sizes(steps: int, step_bytes: int, workers: int) -> list[int]:
+    """Steps of each task: one at first, then twice as many; while a task is made, those before it are trained on."""
+    most = min(max(BLOCK_STEPS, -(-steps // MAX_BLOCKS)), max(1, MAX_BLOCK_BYTES // step_bytes))
+    sizes: list[int] = []
+    while steps > 0:
+        size = min(most, 1 << len(sizes) // (2 * workers), steps)
+        sizes.append(size)
+        steps -= size
+    return sizes
 
 
 def _step_bytes(job: Job, world: int) -> int:

@@ -1,5 +1,6 @@
 """How the feed is laid out: blocks are sized by the bytes that a step really ships."""
 
+import itertools
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from ssl_tasks.cluster import idle
-from ssl_tasks.cluster.feed import _step_bytes
+from ssl_tasks.cluster.feed import BLOCK_STEPS, MAX_BLOCK_BYTES, MAX_BLOCKS, _step_bytes, block_sizes
 from ssl_tasks.policy import Views
 
 
@@ -35,6 +36,22 @@ def test_a_step_ships_its_views_or_the_rows_once(
     names: tuple[str, ...], where: str, values: int, dtype: Any, itemsize: int
 ) -> None:
     assert _step_bytes(job(names, where, dtype), world=2) == 32 * values * itemsize
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("step_bytes", [1, MAX_BLOCK_BYTES // 4, MAX_BLOCK_BYTES, 10 * MAX_BLOCK_BYTES])
+@pytest.mark.parametrize("steps", [1, 2, 7, 240, 100_000])
+def test_tasks_hold_more_and_more_steps_and_never_too_many_bytes(steps: int, step_bytes: int, workers: int) -> None:
+    sizes = block_sizes(steps, step_bytes, workers)
+    assert sum(sizes) == steps
+    assert min(sizes) >= 1
+    assert max(sizes) * step_bytes <= max(MAX_BLOCK_BYTES, step_bytes)
+    # each worker has two tasks of a size, so that what is ready lasts while the next one is made
+    before = [0, *itertools.accumulate(sizes)]
+    assert all(size <= max(1, done // workers) for size, done in zip(sizes, before, strict=False))
+    if step_bytes == 1:
+        assert max(sizes) <= max(BLOCK_STEPS, -(-steps // MAX_BLOCKS))
+        assert len(sizes) <= steps // BLOCK_STEPS + 10 * workers
 
 
 @pytest.mark.parametrize(("tasks", "seconds"), [([], idle.IDLE_SECONDS), (["one"], idle.BUSY_SECONDS)])
