@@ -24,6 +24,7 @@ from ssl_tasks.training.choice import calibrate
 from ssl_tasks.training.health import Watchdog
 from ssl_tasks.training.job import Job
 from ssl_tasks.training.probe import embed_rows, probe
+from ssl_tasks.training.scalars import Scalars
 from ssl_tasks.training.setup import Ranks, as_input, build_method, place, wrap
 from ssl_tasks.training.timing import (
     AUGMENT,
@@ -60,9 +61,9 @@ class Trainer:
         self.job, self.ranks, self.config = job, ranks, config
         self.stats = job.stats
         self.step = 0
-        self.history: dict[str, list[float]] = {}
         self.health: dict[str, list[float]] = {}
         self.watchdog = Watchdog()
+        self.scalars = Scalars(ranks, self.watchdog.check_loss)
         self.clock = Clock()
         self.trace: Trace | None = None
         self.resumed_at: int | None = None
@@ -83,6 +84,11 @@ class Trainer:
             for phase in self.method.phases
         }
         self.ema = optim.Ema(self.method.backbone, config.ema_decay) if config.ema_decay > 0 else None
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """What every step so far has logged, a list a name."""
+        return self.scalars.rows
 
     def _choose(self, method: Any) -> dict[str, Any]:
         """Calibrate once: the choice is saved before step 0 and used again on resume."""
@@ -149,13 +155,12 @@ class Trainer:
             if self.trace is not None:
                 self.trace.after_step(self.step - 1)
             now = time.monotonic()
-            if now - told > TELL_SECONDS or self.step == end:
+            known = self.scalars.known.get("loss")
+            if known and (now - told > TELL_SECONDS or self.step == end):
                 rate = (self.step - first) * self.config.batch_size / max(1e-9, now - began)
                 wait = (self.clock.seconds[FEED] - waited) / max(1e-9, now - (told or began))
                 told, waited = now, self.clock.seconds[FEED]
-                report(
-                    {"step": self.step, "loss": self.history["loss"][-1], "rows_per_second": rate, "feed_wait": wait}
-                )
+                report({"step": self.step, "loss": known[-1], "rows_per_second": rate, "feed_wait": wait})
         with self.clock(CHECKPOINT):
             self.checkpoints.wait()
             if self.is_sharded:
@@ -200,7 +205,7 @@ class Trainer:
             self.ema.update(self.method.backbone, self.step)
         # of several phases the sum: `loss` is what a run is watched by
         logged.setdefault("loss", torch.stack([logged[_named("loss", phase)] for phase in self.optimizers]).sum())
-        self._log(rate, logged)
+        self.scalars.add(self.step, rate, logged)
         self.step += 1
 
     def _backward(self, part: Batch, phase: str, logged: dict[str, Tensor], last: bool) -> None:
@@ -232,22 +237,10 @@ class Trainer:
                 group["weight_decay"] = optim.decay_at(self.step, total, config.weight_decay, config.final_weight_decay)
         return rate
 
-    def _log(self, rate: float, logged: dict[str, Tensor]) -> None:
-        """Mean over ranks of every scalar, so that all ranks see the same NaN and stop together."""
-        names = sorted(logged)
-        values = torch.stack([logged[name].double() for name in names])
-        if self.ranks.world > 1:
-            with EXCHANGE:
-                distributed.all_reduce(values)
-            values /= self.ranks.world
-        row = {"step": float(self.step), "lr": rate, **dict(zip(names, values.tolist(), strict=True))}
-        for name, value in row.items():
-            self.history.setdefault(name, []).append(value)
-        self.watchdog.check_loss(self.step, row["loss"])
-
     def _check_health(self) -> None:
         """Measured on rank 0; the verdict goes to all, so that all stop or none."""
         message: str | None = None
+        history = self.history  # on all ranks: a loss that is no number ends them all, and says more than features do
         found = probe(self) if self.ranks.rank == 0 or self.is_sharded else {}
         if self.ranks.rank == 0:
             row = {"step": float(self.step), **found}
@@ -255,8 +248,8 @@ class Trainer:
                 self.health.setdefault(name, []).append(value)
             try:
                 self.watchdog.check_features(self.step, row["feature_std"], row["rankme"])
-                if PROJECTION_STD in self.history:
-                    self.watchdog.check_projections(self.step, self.history[PROJECTION_STD][-1])
+                if PROJECTION_STD in history:
+                    self.watchdog.check_projections(self.step, history[PROJECTION_STD][-1])
             except StageError as error:
                 message = str(error)
         message = self._from_rank_0(message)
@@ -264,6 +257,7 @@ class Trainer:
             raise StageError(message)
 
     def _save(self) -> None:
+        _ = self.history  # on all ranks, so that none goes on without one whose loss is no number
         if self.ranks.rank == 0 or self.is_sharded:
             state = sharding.gathered(self.state(), keep=self.ranks.rank == 0)
         if self.ranks.rank == 0:
@@ -292,7 +286,7 @@ class Trainer:
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
         self.step = self.resumed_at = state["step"]
-        self.history, self.health = state["history"], state["health"]
+        self.scalars.rows, self.health = state["history"], state["health"]
         self.watchdog.num_bad = state["num_bad"]
         self.watchdog.num_bad_projections = state.get("num_bad_projections", 0)  # older checkpoints have none
 

@@ -15,6 +15,7 @@ from ssl_tasks.methods.gan import SPEC, GANConfig, r1_penalty
 from ssl_tasks.training import loop
 from ssl_tasks.training.config import OptimizerConfig
 from ssl_tasks.training.optim import build_optimizer
+from ssl_tasks.training.scalars import Scalars
 
 OPTIONS = {"latent_dim": 3, "generator_width": 4}
 
@@ -179,7 +180,8 @@ def test_the_loop_logs_the_sum_of_the_phases_as_the_loss():
     trainer.config = SimpleNamespace(accumulate=2, precision="fp64", optimizer=OptimizerConfig())
     trainer.job = SimpleNamespace(total_steps=10)
     trainer.ranks, trainer.choice = SimpleNamespace(world=1, device=torch.device("cpu")), {"layout": "contiguous"}
-    trainer.step, trainer.history, trainer.watchdog, trainer.ema = 0, {}, loop.Watchdog(), None
+    trainer.step, trainer.ema = 0, None
+    trainer.scalars = Scalars(trainer.ranks, loop.Watchdog().check_loss)
     trainer.last_gradient, trainer.is_sharded = None, False
     trainer.method = trainer.call = method
     trainer.optimizers = {

@@ -3,6 +3,7 @@
 Runs without Ray: the feed is `make_views` called in the same process.
 """
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +14,8 @@ from tests_loop import make_job, train
 
 from ssl_tasks import methods
 from ssl_tasks.errors import RequestError, StageError
-from ssl_tasks.training import choice
-from ssl_tasks.training.job import DONE_FILE, Job
+from ssl_tasks.training import choice, scalars
+from ssl_tasks.training.job import DONE_FILE, Job, checkpoint_steps
 from ssl_tasks.training.results import write_pause
 from ssl_tasks.training.setup import build_method
 from ssl_tasks.training.views import make_views, to_batch
@@ -155,9 +156,27 @@ def test_rows_that_are_embedded_before_an_epoch_count_as_progress(monkeypatch: p
     assert told[:2] == [{"step": 0, "note": f"embedding {seen:,} of {rows:,} rows"} for seen in (1024, rows)]
 
 
-def test_nan_stops_with_advice() -> None:
-    with pytest.raises(StageError, match=r"loss is (nan|inf).*pretrain\.optimizer\.lr"):
-        train(make_job(**RECIPES["dae"], optimizer={"name": "sgd", "lr": 1e12}))
+@pytest.mark.parametrize("later", [False, True])
+def test_nan_stops_with_advice_before_it_is_saved(later: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scalars, "reads_later", lambda device: later)
+    job = make_job(**RECIPES["dae"], optimizer={"name": "sgd", "lr": 1e12}, checkpoint_every_steps=1)
+    with pytest.raises(StageError, match=r"loss is (nan|inf).*pretrain\.optimizer\.lr") as caught:
+        train(job)
+    step = int(re.findall(r"at step (\d+)", str(caught.value))[0])
+    assert [kept for kept in checkpoint_steps(job.out.store, job.partial) if kept > step] == []
+
+
+def test_scalars_that_are_read_a_step_later_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, also where a run stops between two checkpoints and goes on."""
+    options = {**RECIPES["simclr"], "checkpoint_every_steps": 7, "health_checks": 3, "max_steps": 20}
+    whole = train(make_job(**options))
+    monkeypatch.setattr(scalars, "reads_later", lambda device: True)
+    job = make_job(**options)
+    train(job, stop=17)
+    again = train(job)
+    assert again.resumed_at == 14
+    assert again.history == whole.history
+    assert again.health == whole.health
 
 
 def test_collapse_stops_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
