@@ -81,11 +81,12 @@ def test_doctor_shows_each_check_and_what_mends_it(cluster: list[Node], tmp_path
         ("cluster versions", "fail"),
         ("cluster store", "fail"),
         ("cluster /dev/shm", "ok"),
+        ("cluster disk", "ok"),
         ("cluster room", "ok"),
     ]
     assert found[1].mend == "install the same on all nodes and restart Ray there"
     assert "that all nodes share" in found[2].mend
-    assert found[4].found == "holds 2 workers of 1 CPU and 2 CPU for their feed"
+    assert found[5].found == "holds 2 workers of 1 CPU and 2 CPU for their feed"
 
 
 def test_a_store_that_is_not_made_yet_is_not_judged(cluster: list[Node], tmp_path: Path) -> None:
