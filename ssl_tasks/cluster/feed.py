@@ -100,7 +100,7 @@ def block_sizes(steps: int, step_bytes: int, workers: int) -> list[int]:
     most = min(max(BLOCK_STEPS, -(-steps // MAX_BLOCKS)), max(1, MAX_BLOCK_BYTES // step_bytes))
     sizes: list[int] = []
     while steps > 0:
-        size = min(most, 1 << len(sizes) // (2 * workers), steps)
+        size = min(most, 2 ** min(len(sizes) // (2 * workers), 30), steps)
         sizes.append(size)
         steps -= size
     return sizes
