@@ -87,6 +87,7 @@ class Nodes:
                 self.process.wait(60)
         self.process.kill()
         self.process.wait()
+        self.process.stdout.close()
         self.log.close()
         for pid in marked(self.mark):
             with contextlib.suppress(ProcessLookupError):
