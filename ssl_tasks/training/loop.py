@@ -257,7 +257,7 @@ class Trainer:
             raise StageError(message)
 
     def _save(self) -> None:
-        _ = self.history  # on all ranks, so that none goes on without one whose loss is no number
+        self.scalars.read()  # on all ranks, so that none goes on without one whose loss is no number
         if self.ranks.rank == 0 or self.is_sharded:
             state = sharding.gathered(self.state(), keep=self.ranks.rank == 0)
         if self.ranks.rank == 0:

@@ -29,8 +29,8 @@ class Scalars:
 
     @property
     def rows(self) -> dict[str, list[float]]:
-        """Of every step so far: `step`, `lr` and what was logged. Ask on all ranks or none: it may end the training."""
-        self._read()
+        """Of every step so far: `step`, `lr` and what was logged; `read` before."""
+        self.read()
         return self.known
 
     @rows.setter
@@ -46,12 +46,13 @@ class Scalars:
                 distributed.all_reduce(values)
             values /= self._ranks.world
         arriving = _fetch(values)
-        self._read()  # the step before, which is done by now
+        self.read()  # the step before, which is done by now
         self._unread = {"step": float(step), "lr": rate}, names, arriving
         if not self._later:
-            self._read()
+            self.read()
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Wait for the newest step; on all ranks or none, since it may end the training."""
         if self._unread is None:
             return
         (row, names, arriving), self._unread = self._unread, None
