@@ -23,6 +23,9 @@ MAX_BLOCKS = 512
 MAX_BLOCK_BYTES = 32 << 20
 BLOCK_STEPS = 16
 """Steps of a task, where they are small: its start and its result cost the training process 10 to 20 ms."""
+MAX_TASKS = 1024
+"""Tasks that are laid out at once, about a millisecond each. More than `MAX_BLOCKS` are made of steps too large to share
+a task: half a million of 256 photographs would be laid out for minutes before the first."""
 BUFFER_BYTES = 512 << 20
 
 
@@ -52,14 +55,18 @@ def _pull(ready: queue.Queue[Any], job: Job, rank: int, world: int, first: int, 
 
     Rest.is_ahead = ready.full
     try:
-        for block in _dataset(job, rank, world, first, last).iter_batches(batch_size=None, prefetch_batches=2):
-            for row in range(len(block["step"])):
-                ready.put({name: values[row] for name, values in block.items()})
+        sizes = block_sizes(last - first, _step_bytes(job, world), job.config.feed_workers)
+        for tasks in (sizes[begin : begin + MAX_TASKS] for begin in range(0, len(sizes), MAX_TASKS)):
+            for block in _dataset(job, rank, world, first, tasks).iter_batches(batch_size=None, prefetch_batches=2):
+                for row in range(len(block["step"])):
+                    ready.put({name: values[row] for name, values in block.items()})
+            first += sum(tasks)
     except BaseException as error:  # raised again where the batch is waited for
         ready.put(error)
 
 
-def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
+def _dataset(job: Job, rank: int, world: int, first: int, sizes: list[int]) -> Any:
+    """Ray Data of the steps from `first`, of so many in each task."""
     import ray.data
 
     from ssl_tasks.cluster.idle import Rest
@@ -84,15 +91,13 @@ def _dataset(job: Job, rank: int, world: int, first: int, last: int) -> Any:
 
         torch.set_num_threads(1)
         before = READ.seconds, VIEWS.seconds
-        made = tell_feed(before, make_views(job, first + int(batch["id"][0]), rank, world))
-        step = batch["id"] + first
-        return {"step": step, **{name: values[None] for name, values in made.items()}}
+        made = tell_feed(before, make_views(job, int(batch["step"][0]), rank, world))
+        return {**batch, **{name: values[None] for name, values in made.items()}}
 
-    # Not `ray.data.range`, whose read tasks, one a block and 512 of them, all run before the first view is made.
-    sizes = block_sizes(last - first, _step_bytes(job, world), job.config.feed_workers)
-    parts = np.split(np.arange(last - first), np.cumsum(sizes)[:-1])
-    tables = [pa.table({"id": part}) for part in parts]
-    return ray.data.from_arrow(tables).map_batches(load, batch_size=1, num_cpus=1, concurrency=job.config.feed_workers)
+    # Not `ray.data.range` or `from_arrow`, whose tasks, one a block, all run before the first view is made.
+    parts = np.split(np.arange(first, first + sum(sizes)), np.cumsum(sizes)[:-1])
+    dataset = ray.data.from_blocks([pa.table({"step": part}) for part in parts])
+    return dataset.map_batches(load, batch_size=1, num_cpus=1, concurrency=job.config.feed_workers)
 
 
 def block_sizes(steps: int, step_bytes: int, workers: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""How the feed is laid out: blocks are sized by the bytes that a step really ships."""
+"""The feed gives the plan's steps in their order; how it is laid out: by the bytes that a step really ships."""
 
 import itertools
 from types import SimpleNamespace
@@ -7,9 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ssl_tasks.cluster import idle
+from ssl_tasks import methods
+from ssl_tasks.cluster import feed, idle
 from ssl_tasks.cluster.feed import BLOCK_STEPS, MAX_BLOCK_BYTES, MAX_BLOCKS, _step_bytes, block_sizes
 from ssl_tasks.policy import Views
+from ssl_tasks.store import Output, Store
+from ssl_tasks.training.config import PretrainConfig
+from ssl_tasks.training.job import Job
+from ssl_tasks.training.views import make_views
 
 
 def job(names: tuple[str, ...], where: str, dtype: Any) -> Any:
@@ -20,6 +25,25 @@ def job(names: tuple[str, ...], where: str, dtype: Any) -> Any:
     return SimpleNamespace(
         config=SimpleNamespace(batch_size=64, augment_on=where), shards=shards, view_names=names, views=views
     )
+
+
+@pytest.mark.parametrize("most", [2, 1024])
+def test_every_step_comes_once_and_in_order_however_many_tasks_are_laid_out_at_once(
+    store: Store, small_recipe: dict[str, Any], chain: Any, ray_session: None, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    made = chain(store, small_recipe, until="augment")
+    config = PretrainConfig(**{**small_recipe["pretrain"], "method": {"name": "simclr"}, "feed_workers": 1})
+    policies = methods.view_policies(config.method.options(), config.modality)
+    out = Output(store.uri, "b" * 64, "a", "pretrain")
+    work = Job(config, out, made["normalize"], made["split"], made["augment"], policies)
+    monkeypatch.setattr(feed, "MAX_TASKS", most)
+    steps = list(feed.start_feed(work, 0, 1, 1, 7))  # tasks of 1, 1, 2 and 2 steps
+    assert len(steps) == 6
+    for number, step in enumerate(steps, start=1):
+        expected = make_views(work, number, 0, 1)
+        assert step.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(step[name], values)
 
 
 @pytest.mark.parametrize(
