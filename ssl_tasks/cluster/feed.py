@@ -24,8 +24,8 @@ MAX_BLOCK_BYTES = 32 << 20
 BLOCK_STEPS = 16
 """Steps of a task, where they are small: its start and its result cost the training process 10 to 20 ms."""
 MAX_TASKS = 1024
-"""Tasks that are laid out at once, about a millisecond each. More than `MAX_BLOCKS` are made of steps too large to share
-a task: half a million of 256 photographs would be laid out for minutes before the first."""
+"""Tasks that are laid out at once, about a millisecond each. More than `MAX_BLOCKS` are made where steps are too large
+to share a task: half a million of 256 photographs would take minutes before the first."""
 BUFFER_BYTES = 512 << 20
 
 
