@@ -11,6 +11,7 @@ spill.py        whether Ray's object store goes to disks
 watch.py        ends a training that stands still
 lean.py         Ray Train's own parts with fewer processes, for the local Ray
 standard.py     Ray Train as it comes, for clusters of others and for GPUs
+allocator.py    what those processes do with freed memory
 worker.py       what runs in each training process
 feed.py         a plan of steps through Ray Data, inside each training process
 nodes.py        what a node says of itself

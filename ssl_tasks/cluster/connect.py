@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ssl_tasks.cluster.allocator import children_keep_memory
 from ssl_tasks.cluster.reaper import VARIABLE, reaper
 from ssl_tasks.errors import RequestError
 
@@ -102,7 +103,8 @@ def _init(address: str | None, mark: str | None, options: Mapping[str, Any]) -> 
     if mark:
         os.environ[VARIABLE] = mark
     try:
-        ray.init(address=address or "local", **options)
+        with children_keep_memory():
+            ray.init(address=address or "local", **options)
     except ray.exceptions.AuthenticationError as error:
         raise RequestError(
             f"ray_address: the cluster at {address} takes another token than this host gives ({error.message}); copy "

@@ -9,6 +9,7 @@ from typing import Any
 
 from ssl_tasks.artifact import FileEntry
 from ssl_tasks.cluster import look, spill
+from ssl_tasks.cluster.allocator import KEEP_MEMORY
 from ssl_tasks.cluster.connect import Connection, connection
 from ssl_tasks.cluster.nodes import Node
 from ssl_tasks.cluster.room import Demand, largest, room, wants_gpu
@@ -107,6 +108,8 @@ def _trainer(job: Job, ray_connection: Connection, demand: Demand) -> Any:
             storage_filesystem=job.out.store.fs,
             failure_config=ray.train.FailureConfig(max_failures=config.max_failures),
             callbacks=[TellsStarts(job, use_gpu)],
+            # a local Ray's processes have it from their start
+            worker_runtime_env={} if lean or use_gpu else {"env_vars": KEEP_MEMORY},
         ),
     }
     if lean:

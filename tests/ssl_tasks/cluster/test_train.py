@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from ssl_tasks.artifact import Artifact
 from ssl_tasks.cluster import train, watch
+from ssl_tasks.cluster.allocator import KEEP_MEMORY, children_keep_memory
 from ssl_tasks.cluster.connect import connection, require_answer
 from ssl_tasks.cluster.watch import Standstill
 from ssl_tasks.errors import RequestError, StageError, TryAgainError
@@ -264,6 +265,23 @@ def test_training_starts_from_another_encoder(plain: Artifact, small: dict[str, 
 def test_no_cluster_at_the_address(address: str) -> None:
     with pytest.raises(RequestError, match="ray_address"):
         require_answer(address)
+
+
+def test_processes_of_a_local_ray_keep_their_memory_and_this_one_and_its_children_do_not(ray_session: None) -> None:
+    import ray
+
+    told = ray.get(ray.remote(lambda: {name: os.environ.get(name) for name in KEEP_MEMORY}).remote())
+    assert told == KEEP_MEMORY
+    assert not set(KEEP_MEMORY) & set(os.environ)
+
+
+def test_a_users_own_settings_of_the_allocator_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "4")
+    with children_keep_memory():
+        assert os.environ["MALLOC_ARENA_MAX"] == "4"
+        assert os.environ["MALLOC_MMAP_MAX_"] == "0"
+    assert os.environ["MALLOC_ARENA_MAX"] == "4"
+    assert "MALLOC_MMAP_MAX_" not in os.environ
 
 
 def test_a_connection_inside_another_is_the_same(ray_session: None) -> None:
