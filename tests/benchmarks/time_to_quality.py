@@ -32,12 +32,12 @@ from ssl_tasks.store import Store
 from ssl_tasks.transfer.data import embeddings
 
 NEIGHBOURS = 20
-PROBES = (2, 6)
+PROBES = (4, 16)
 """Epochs of the two short runs of a side."""
 DEFAULTS: dict[str, Any] = {"method_args": {}, "optimizer": {}, "precision": "32-true"}
 OURS: dict[str, Any] = {
     "precision": "bf16-mixed",
-    "method_args": {"temperature": 0.2},
+    "method_args": {"temperature": 0.07},
     "optimizer": {"optim": "adamw", "optim_args": {"lr": 0.004, "weight_decay": 0.0001}},
 }
 """Hyper-parameters of the peer."""
