@@ -1,6 +1,9 @@
 """How soon SimCLR's features of 5,000 CIFAR-10 images are as good as those of lightly-train 0.18. Prints JSON.
 
-    python tests/benchmarks/time_to_quality.py [MINUTES] [ours|peer|peer_with_ours ...]    # 8: so long the peer trains
+    python tests/benchmarks/time_to_quality.py [MINUTES] [SIDE ...]        # 8: so long the peer trains
+    python tests/benchmarks/time_to_quality.py 8 ours:47 peer:48           # so many epochs, whatever they take
+
+SIDE is `ours`, `peer` or `peer_with_ours`; all three without one.
 
 The peer pretrains for MINUTES with its own hyper-parameters for SimCLR in fp32, and again with ours in bf16; ours runs
 for half of that. Two short runs of a side tell how many epochs the time allows; all three are printed. Ours is
@@ -37,7 +40,7 @@ PROBES = (4, 16)
 DEFAULTS: dict[str, Any] = {"method_args": {}, "optimizer": {}, "precision": "32-true"}
 OURS: dict[str, Any] = {
     "precision": "bf16-mixed",
-    "method_args": {"temperature": 0.07},
+    "method_args": {"temperature": 0.1},
     "optimizer": {"optim": "adamw", "optim_args": {"lr": 0.004, "weight_decay": 0.0001}},
 }
 """Hyper-parameters of the peer."""
@@ -104,10 +107,14 @@ def main(minutes: float = 8.0, *asked: str) -> None:
             "peer": lambda epochs: peer(images, Path(name, f"peer{epochs}"), epochs, DEFAULTS),
             "peer_with_ours": lambda epochs: peer(images, Path(name, f"with_ours{epochs}"), epochs, OURS),
         }
-        for side in asked or sides:
-            found[side] = [sides[side](epochs) for epochs in PROBES]
-            budget = 60 * minutes / (2 if side == "ours" else 1)
-            found[side].append(sides[side](affordable(found[side], budget)))
+        for wanted in asked or sides:
+            side, _, given = wanted.partition(":")
+            if given:
+                found[side] = [sides[side](int(given))]
+            else:
+                found[side] = [sides[side](epochs) for epochs in PROBES]
+                budget = 60 * minutes / (2 if side == "ours" else 1)
+                found[side].append(sides[side](affordable(found[side], budget)))
             print(json.dumps(found), file=sys.stderr)
     print(json.dumps({"cores": os.cpu_count(), "minutes": minutes, **found}, indent=1))
 
