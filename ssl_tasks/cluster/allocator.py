@@ -1,7 +1,7 @@
 """What glibc's allocator is told in the processes that train on CPUs.
 
 Ray Train's loop runs in a thread, whose arena holds blocks of 64 MiB at most: larger activations would be mapped anew,
-page by page, in every step, which took a third of the time at 224 px (tests/benchmarks/README.md). With one arena,
+page by page, in every step, which took a quarter of the time at 224 px (tests/benchmarks/README.md). With one arena,
 nothing mapped and nothing given back, they lie where those of the step before lay, and the process keeps its peak.
 """
 

@@ -69,8 +69,8 @@ def _train(job: Job, rank: int, world: int, threads: int, report: Callable[[dict
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    # Would write to all memory that an operation asks for, to make reads before writes show.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # untyped in torch
+    # Deterministic mode also fills all memory that operations ask for, so that reads before writes show: a cost only.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # set on its class by torch
     trainer = Trainer(job, Ranks(rank, world, _device()))
     report({"step": first, "note": "waiting for the first batch"})
 
