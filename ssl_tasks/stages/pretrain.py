@@ -136,4 +136,4 @@ def parts(config: PretrainConfig) -> dict[str, int]:
     return {**methods.versions(config.method.options()), modality: modalities.VERSIONS[modality]}
 
 
-STAGE = Stage("pretrain", PretrainConfig, ("normalize", "split", "augment"), run, version=2, parts=parts, check=check)
+STAGE = Stage("pretrain", PretrainConfig, ("normalize", "split", "augment"), run, version=3, parts=parts, check=check)

@@ -77,14 +77,15 @@ def test_sharded_training_is_the_same(run_ranks: Any) -> None:
 
 KINDS = ("clip", "gan", "dino", "siglip")
 """A scale that is a scalar, two phases, a teacher of blocks on a ViT, a scale and a bias."""
+CASES = [(name, optimizer) for name in KINDS for optimizer in ("sgd", "adamw")]
 
 
 def some_kinds() -> list[list[dict[str, torch.Tensor]]]:
-    return [[two_steps(name, sharded=kind) for kind in (False, True)] for name in KINDS]
+    return [[two_steps(*case, sharded=kind) for kind in (False, True)] for case in CASES]
 
 
-def two_steps(name: str, sharded: bool) -> dict[str, torch.Tensor]:
-    """What two steps of SGD leave, in two ranks."""
+def two_steps(name: str, optimizer_name: Any, sharded: bool) -> dict[str, torch.Tensor]:
+    """What two steps leave, in two ranks."""
     spec = methods.spec(name)
     method = tiny(spec, backbone=deep_vit() if name == "dino" else None)
     batch = tiny_batch(method)
@@ -93,7 +94,8 @@ def two_steps(name: str, sharded: bool) -> dict[str, torch.Tensor]:
         sharding.shard(method, torch.device("cpu"))
     several = len(method.phases) > 1
     call: Any = method if sharded else DistributedDataParallel(method, find_unused_parameters=several)
-    optimizers = {phase: torch.optim.SGD(method.param_groups(phase), lr=0.1) for phase in method.phases}
+    config = optim.OptimizerConfig(name=optimizer_name, lr=0.1, weight_decay=0.01)
+    optimizers = {phase: optim.build_optimizer(method.param_groups(phase), config) for phase in method.phases}
     for _ in range(2):
         for phase, optimizer in optimizers.items():
             optimizer.zero_grad()
@@ -107,10 +109,12 @@ def two_steps(name: str, sharded: bool) -> dict[str, torch.Tensor]:
 def test_teachers_phases_and_scalars_are_sharded_too(run_ranks: Any) -> None:
     start = {name: tiny(methods.spec(name), backbone=deep_vit() if name == "dino" else None) for name in KINDS}
     for found in run_ranks(some_kinds):
-        for name, (whole, parts) in zip(KINDS, found, strict=True):
+        for (name, kind), (whole, parts) in zip(CASES, found, strict=True):
+            off = 1e-5 if kind == "adamw" else 0.0  # its kernel rounds the last few of a part's numbers otherwise
             torch.testing.assert_close(parts.pop("norm"), whole.pop("norm"), rtol=1e-12, atol=0)
             assert list(parts) == list(whole) == list(start[name].state_dict())
-            assert all(torch.equal(parts[key], tensor) for key, tensor in whole.items()), name
+            for key, tensor in whole.items():
+                torch.testing.assert_close(parts[key], tensor, rtol=off, atol=off, msg=f"{name}, {kind}: {key}")
             assert any(not torch.equal(parts[key], tensor) for key, tensor in start[name].state_dict().items())
 
 
