@@ -37,7 +37,7 @@ class TwoRanks:
     def _start(self) -> None:
         folder = self.folder()
         path = os.pathsep.join(entry for entry in sys.path if entry)
-        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+        env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
         for rank in range(self.world):
             with open(folder / f"{rank}.log", "w") as log:
                 command = [sys.executable, str(ONE_RANK), str(rank), str(self.world), str(folder)]
