@@ -1,10 +1,11 @@
-"""Small vectors from every rank to every rank of a gloo group, over sockets of our own.
+"""Small tensors from every rank to every rank of a gloo group, over sockets of our own.
 
 gloo hands what it sends through threads on either side, which take ten times as long to wake as a kilobyte needs
 (tests/benchmarks/exchange.py); synchronized batch norm exchanges that much at every norm, forward and backward.
 
     mesh = connect()                     # all ranks at once; None where they do not reach each other
-    mesh.gather(vector)                  # (n) -> (world, n)
+    mesh.gather(x)                       # (...) -> (world, ...)
+    mesh.sum_of_mine(shares)             # (world, ...) -> (...)
 """
 
 from __future__ import annotations
@@ -13,17 +14,21 @@ import contextlib
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, distributed
 
-LARGEST = 1 << 16
-"""Bytes of a vector: what a socket holds of it while nobody reads, so that all can send before they read."""
+PIECE = 1 << 16
+"""Bytes that a socket holds while nobody reads, so that all can send before they read."""
 CONNECT_SECONDS = 20.0
 WAIT_SECONDS = 1800.0
-"""For a vector: as long as a process group's own operations."""
+"""For a piece: as long as a process group's own operations."""
 TOKEN_BYTES, RANK_BYTES = 16, 4
+Bytes = npt.NDArray[np.uint8]
 
 
 class Mesh:
@@ -35,19 +40,38 @@ class Mesh:
             peer.settimeout(WAIT_SECONDS)
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def gather(self, vector: Tensor) -> Tensor:
-        """All ranks' vectors in rank order: (n) -> (world, n), on the CPU, the same shape and dtype on every rank.
+    def gather(self, x: Tensor) -> Tensor:
+        """What all ranks bring, in rank order: (...) -> (world, ...). On the CPU, of one shape and dtype on all ranks.
 
         Raises:
             OSError: a rank has ended, or told nothing for half an hour.
         """
-        parts = torch.stack([vector.detach()] * (len(self.peers) + 1))
-        rows = parts.view(torch.uint8).numpy()
-        for peer in self.peers.values():
-            peer.sendall(rows[self.rank])
-        for rank, peer in self.peers.items():
-            _read_into(peer, memoryview(rows[rank]))
+        parts = torch.stack([x.detach()] * (len(self.peers) + 1))
+        rows = _bytes(parts)
+        self._exchange(dict.fromkeys(self.peers, rows[self.rank]), rows)
         return parts
+
+    def sum_of_mine(self, shares: Tensor) -> Tensor:
+        """The sum over ranks of each one's share for this rank: (world, ...) -> (...), with what `gather` asks for."""
+        parts = shares.clone(memory_format=torch.contiguous_format)
+        rows = _bytes(parts)
+        theirs = rows.copy()
+        self._exchange({rank: theirs[rank] for rank in self.peers}, rows)
+        return parts.sum(0)
+
+    def _exchange(self, told: Mapping[int, Bytes], heard: Bytes) -> None:
+        """Send each rank what is for it, and read what it sends into its row of `heard`."""
+        for begin in range(0, heard.shape[1], PIECE):
+            piece = slice(begin, begin + PIECE)
+            for rank, peer in self.peers.items():
+                peer.sendall(told[rank][piece].data)
+            for rank, peer in self.peers.items():
+                _read_into(peer, heard[rank][piece].data)
+
+
+def _bytes(rows: Tensor) -> Bytes:
+    """The memory of contiguous rows (world, ...) as (world, bytes of a row)."""
+    return rows.reshape(len(rows), -1).view(torch.uint8).numpy()
 
 
 def connect() -> Mesh | None:
@@ -86,15 +110,15 @@ def _server(world: int) -> socket.socket | None:
     except (OSError, KeyError):
         return None
     server.settimeout(CONNECT_SECONDS)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST)  # those that it accepts have it too
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * LARGEST)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)  # those that it accepts have it too
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * PIECE)
     return server
 
 
 def _greet(address: tuple[str, int], token: bytes, rank: int) -> socket.socket:
     peer = socket.create_connection(address, CONNECT_SECONDS)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * LARGEST)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * LARGEST)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * PIECE)
     peer.sendall(token + rank.to_bytes(RANK_BYTES))
     return peer
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ssl_tasks.training import mesh
-from ssl_tasks.training.collectives import _gather_vector, rank
-from ssl_tasks.training.mesh import LARGEST, Mesh
+from ssl_tasks.training.collectives import rank
+from ssl_tasks.training.mesh import PIECE, Mesh, connect
 
-SIZES = (1, 257, LARGEST // 8, LARGEST // 8 + 1, 100_000)
-"""Of float64; the last two go by gloo."""
+SHAPES = ((), (0,), (257,), (PIECE // 8,), (PIECE // 8 + 1,), (300, 500))
+"""Of float64: up to twenty pieces."""
 
 
 @pytest.fixture
@@ -33,13 +33,24 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mesh]]:
         yield [Mesh(0, peers), Mesh(1, {0: other})]
 
 
-def vectors(number: int) -> list[Tensor]:
-    return [torch.arange(size, dtype=torch.float64) + number for size in SIZES]
+def tensors(number: int) -> list[Tensor]:
+    shapes = [
+        torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(number)) for shape in SHAPES
+    ]
+    return [*shapes, shapes[-1].T, shapes[-1].bfloat16(), shapes[-1] > number]
 
 
 def gathered() -> list[Tensor]:
-    assert mesh.connect() is not None
-    return [_gather_vector(vector) for vector in vectors(rank())]
+    mesh = connect()
+    assert mesh is not None
+    return [mesh.gather(x) for x in tensors(rank())]
+
+
+def summed() -> list[Tensor]:
+    """Each rank's share of its own row and the other's."""
+    mesh = connect()
+    assert mesh is not None
+    return [mesh.sum_of_mine(torch.stack([x, 2 * x], dim=-1).movedim(-1, 0)) for x in tensors(rank())[:-1]]
 
 
 def without_a_way() -> list[bool]:
@@ -52,18 +63,25 @@ def without_a_way() -> list[bool]:
     return [first is None, mesh.connect() is not None]
 
 
-def test_every_rank_gets_all_vectors_in_rank_order(run_ranks: Any) -> None:
-    expected = [torch.stack(pair) for pair in zip(vectors(0), vectors(1), strict=True)]
+def test_every_rank_gets_all_tensors_in_rank_order(run_ranks: Any) -> None:
+    expected = [torch.stack(pair) for pair in zip(tensors(0), tensors(1), strict=True)]
     for found in run_ranks(gathered):
         assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+def test_every_rank_gets_the_sum_of_its_shares(run_ranks: Any) -> None:
+    for number, found in enumerate(run_ranks(summed)):
+        expected = [(number + 1) * (x + y) for x, y in zip(tensors(0), tensors(1), strict=True)][:-1]
+        for ours, theirs in zip(found, expected, strict=True):
+            torch.testing.assert_close(ours, theirs)
 
 
 def test_where_one_rank_has_no_way_none_has_a_mesh(run_ranks: Any) -> None:
     assert run_ranks(without_a_way) == [[True, True]] * 2
 
 
-def test_all_may_send_the_largest_before_anyone_reads(pair: list[Mesh]) -> None:
-    vector = torch.arange(LARGEST, dtype=torch.uint8)
+def test_all_may_send_a_piece_before_anyone_reads(pair: list[Mesh]) -> None:
+    vector = torch.arange(PIECE, dtype=torch.uint8)
     found: dict[int, Tensor] = {}
     threads = [threading.Thread(target=lambda at=at: found.update({at.rank: at.gather(vector)})) for at in pair]
     for thread in threads:
