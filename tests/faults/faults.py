@@ -202,7 +202,7 @@ def _cut(run: Run, place: Place, chance: random.Random) -> None:
     link = f"pf{run.process.pid}-w"
     subprocess.run(["ip", "link", "set", link, "down"], check=True)
     time.sleep(chance.choice([3.0, 90.0]))
-    subprocess.run(["ip", "link", "set", link, "up"], check=True)
+    subprocess.run(["ip", "link", "set", link, "up"], check=False)  # it is gone where the run has ended meanwhile
 
 
 FAULTS = {

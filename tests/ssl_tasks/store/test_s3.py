@@ -51,3 +51,15 @@ def test_gc_cleans_s3(bucket: str, small: dict, chain) -> None:
 def test_an_s3_place_with_something_else_is_refused(bucket: str) -> None:
     with pytest.raises(RequestError, match="something else"):
         Store.open(bucket.replace("/store?", "?"))
+
+
+@pytest.mark.parametrize(("more", "parts"), [("", False), ("&allow_delayed_open=false", True)])
+def test_a_small_file_goes_by_one_request_unless_the_user_says_otherwise(bucket: str, more: str, parts: bool) -> None:
+    import boto3
+
+    Store.open(bucket.replace("/store?", "/pieces?") + more).write_json("small.json", {})
+    endpoint = "http://" + bucket.partition("endpoint_override=")[2].partition("&")[0]
+    found = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1").head_object(
+        Bucket="data", Key="pieces/small.json"
+    )
+    assert ("-" in found["ETag"]) is parts  # so ends that of an upload in parts
