@@ -37,7 +37,8 @@ def tensors(number: int) -> list[Tensor]:
     shapes = [
         torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(number)) for shape in SHAPES
     ]
-    return [*shapes, shapes[-1].T, shapes[-1].bfloat16(), shapes[-1] > number]
+    image = torch.arange(96.0).view(2, 3, 4, 4).add(number).to(memory_format=torch.channels_last)
+    return [*shapes, image, shapes[-1].T, shapes[-1].bfloat16(), shapes[-1] > number]
 
 
 def gathered() -> list[Tensor]:
