@@ -129,10 +129,10 @@ class _SyncNorm(torch.autograd.Function):
             grads[0], x, scale, mean, var, None, None, False, ctx.eps, [False, True, True]
         )
         totals = _gather(torch.cat([grad_shift, grad_scale])).sum(0)
+        mean_grad, mean_grad_x_hat = (totals / count).chunk(2)
         slope = scale * torch.rsqrt(var + ctx.eps)
-        means = totals / count * -slope.repeat(2)
-        mean_grad, mean_grad_x_hat = means.chunk(2)
-        grad_x = functional.batch_norm(x, mean, var, mean_grad_x_hat, mean_grad, training=False, eps=ctx.eps)
+        weight_of_x_hat, bias = -slope * mean_grad_x_hat, -slope * mean_grad
+        grad_x = functional.batch_norm(x, mean, var, weight_of_x_hat, bias, training=False, eps=ctx.eps)
         grad_x.addcmul_(grads[0], slope.to(x.dtype).view(1, -1, *[1] * (x.ndim - 2)))
         return (
             grad_x,

@@ -1,6 +1,6 @@
 """Small tensors from every rank to every rank of a gloo group, over sockets of our own.
 
-gloo hands what it sends through threads on either side, which take ten times as long to wake as a kilobyte needs
+gloo hands what it sends through threads on either side, which take twenty times as long to wake as a kilobyte needs
 (tests/benchmarks/exchange.py); synchronized batch norm exchanges that much at every norm, forward and backward.
 
     mesh = connect()                     # all ranks at once; None where they do not reach each other
@@ -54,10 +54,10 @@ class Mesh:
 
     def sum_of_mine(self, shares: Tensor) -> Tensor:
         """The sum over ranks of each one's share for this rank: (world, ...) -> (...), with what `gather` asks for."""
-        parts = shares.clone(memory_format=torch.contiguous_format)
-        rows = _bytes(parts)
-        theirs = rows.copy()
-        self._exchange({rank: theirs[rank] for rank in self.peers}, rows)
+        shares = shares.detach().clone(memory_format=torch.contiguous_format)
+        parts = torch.empty_like(shares)
+        parts[self.rank] = shares[self.rank]
+        self._exchange(dict(enumerate(_bytes(shares))), _bytes(parts))
         return parts.sum(0)
 
     def _exchange(self, told: Mapping[int, Bytes], heard: Bytes) -> None:
@@ -111,17 +111,20 @@ def _server(world: int) -> socket.socket | None:
     except (OSError, KeyError):
         return None
     server.settimeout(CONNECT_SECONDS)
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)  # those that it accepts have it too
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * PIECE)
+    _make_room(server)  # those that it accepts have it too
     return server
 
 
 def _greet(address: tuple[str, int], token: bytes, rank: int) -> socket.socket:
     peer = socket.create_connection(address, CONNECT_SECONDS)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * PIECE)
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * PIECE)
+    _make_room(peer)
     peer.sendall(token + rank.to_bytes(RANK_BYTES))
     return peer
+
+
+def _make_room(connection: socket.socket) -> None:
+    for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        connection.setsockopt(socket.SOL_SOCKET, buffer, 2 * PIECE)
 
 
 def _welcome(server: socket.socket, token: bytes, peers: dict[int, socket.socket]) -> None:

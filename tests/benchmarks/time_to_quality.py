@@ -1,7 +1,7 @@
 """How soon SimCLR's features of 5,000 CIFAR-10 images are as good as those of lightly-train 0.18. Prints JSON.
 
     python tests/benchmarks/time_to_quality.py [MINUTES] [SIDE ...]        # 8: so long the peer trains
-    python tests/benchmarks/time_to_quality.py 8 ours:47 peer:48           # so many epochs, whatever they take
+    python tests/benchmarks/time_to_quality.py 8 ours:44 peer:48           # so many epochs, whatever they take
 
 SIDE is `ours`, `peer` or `peer_with_ours`; all three without one.
 
